@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -106,10 +106,21 @@ def bundle_interrupted(target: Path) -> AbstractContextManager[None]:
     return interrupted(kept)
 
 
+class Words(TextColumn):
+    """A column of a progress display whose text is shown as on the `Screen`."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, markup=False)
+
+    def render(self, task: Task) -> Text:
+        """Escape the text: it does not pass through `Screen.render_str`."""
+        return Text(visible(self.text_format.format(task=task)), justify=self.justify)
+
+
 def progress_bar() -> Progress:
     """Returns a progress bar with a counter; it is disabled unless the output is a terminal.
 
     It prints nothing to a pipe, so that a failing output cannot end the work.
     """
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+    columns = Words("{task.description}"), BarColumn(), MofNCompleteColumn()
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

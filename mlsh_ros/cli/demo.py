@@ -61,10 +61,10 @@ def demo(
     from mlsh_ros.evaluation.backends import run_ros
     from mlsh_ros.evaluation.case import resolve_cases
     from mlsh_ros.evaluation.real_time import RealTimeError
-    from mlsh_ros.evaluation.report.report import write_report
+    from mlsh_ros.evaluation.report.report import render
     from mlsh_ros.evaluation.scores import summarize
     from policies.bundle.bundle import load_bundle
-    from sim.files.output import check_place, make_room, write_json
+    from sim.files.output import check_place, json_text, make_room, write_result
 
     loaded = load_bundle(bundle)
     task = task or (TASK if bundle == BUNDLE else None)
@@ -96,9 +96,9 @@ def demo(
         say(f"driving in {mode} instead: the same nodes, which wait for each other")
         done = drive(mode)
     result = summarize(cases, f"ros-{mode}", seed, done)
-    make_room(*files, overwrite=overwrite)
-    write_json(files[0], result.to_dict(), overwrite=overwrite)
-    write_report(result, files[1], overwrite=overwrite)
+    contents = json_text(result.to_dict()), render(result)
+    make_room(*files, overwrite=overwrite)  # the film's too
+    write_result(dict(zip(files[:2], contents, strict=True)), overwrite=overwrite)
     show(result)
     say(f"report: {files[1]}")
     _film(cases, done, seed, files[2], overwrite)

@@ -113,9 +113,9 @@ def _score(
     overwrite: bool,
 ) -> None:
     from mlsh_ros.evaluation.measured import measured
-    from mlsh_ros.evaluation.report.report import write_report
+    from mlsh_ros.evaluation.report.report import render
     from mlsh_ros.evaluation.scores import reference_returns, summarize
-    from sim.files.output import make_room, write_json
+    from sim.files.output import json_text, write_result
 
     # As it is before it drives; a file may be changed meanwhile.
     what = measured(cases[0])
@@ -123,9 +123,8 @@ def _score(
     done = _drive(cases, backend, episodes, seed, domain)
     result = summarize(cases, backend, seed, done, what=what, limits=limits)
     # First the files: a terminal that is gone must not take hours of driving with it.
-    make_room(*files, overwrite=overwrite)
-    write_json(files[0], result.to_dict(), overwrite=overwrite)
-    write_report(result, files[1], overwrite=overwrite)
+    contents = json_text(result.to_dict()), render(result)
+    write_result(dict(zip(files, contents, strict=True)), overwrite=overwrite)
     show(result)
     say(f"report: {files[1]}")
 
@@ -138,17 +137,16 @@ def _map(
     files: list[Path],
     overwrite: bool,
 ) -> None:
-    from mlsh_ros.evaluation.robustness import plot_map, points_of, robustness
-    from sim.files.output import make_room, write_json
+    from mlsh_ros.evaluation.robustness import map_image, points_of, robustness
+    from sim.files.output import json_text, write_result
 
     with progress_bar() as progress:
         bar = progress.add_task("points", total=points_of(axes))
         found = robustness(
             cases, axes, episodes=episodes, seed=seed, on_point=lambda: progress.advance(bar)
         )
-    make_room(*files, overwrite=overwrite)
-    write_json(files[0], found.to_dict(), overwrite=overwrite)
-    plot_map(found, files[1], overwrite=overwrite)
+    contents = json_text(found.to_dict()), map_image(found)
+    write_result(dict(zip(files, contents, strict=True)), overwrite=overwrite)
     say(f"score without a difference: {percent(found.nominal.score)}")
     if found.nominal.stopped:
         say(

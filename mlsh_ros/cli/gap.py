@@ -61,7 +61,7 @@ def gap(
     from mlsh_ros.sim2real.data.target import load_target
     from mlsh_ros.sim2real.gap.analysis import analyze
     from mlsh_ros.sim2real.gap.report import render
-    from sim.files.output import check_place, make_room, write_file
+    from sim.files.output import check_place, write_result
 
     gates = [_gate(text) for text in fail_above or []]
     files = [output / "gap.json", output / "gap.html"]
@@ -75,9 +75,8 @@ def gap(
         master=master,
         where=Where.of(namespace, topic or ()),
     )
-    make_room(*files, overwrite=overwrite)
-    for file, text in zip(files, (found.to_json(), render(found)), strict=True):
-        write_file(file, text.encode("utf-8", "replace"), overwrite=overwrite)
+    contents = found.to_json(), render(found)
+    write_result(dict(zip(files, contents, strict=True)), overwrite=overwrite)
     for note in found.notes:
         say(f"note: {note}")
     for number, line in enumerate(found.verdict, 1):

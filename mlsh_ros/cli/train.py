@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from mlsh_ros.cli.console import console, interrupted, make_table, say
+from mlsh_ros.cli.console import Words, console, interrupted, make_table, say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.interrupt import INTERRUPTED
 from mlsh_ros.cli.options import MAX_SEED, FamilyRobotName, Settings, SimParamsName, whole
@@ -243,9 +243,9 @@ class Display:
         config = run.config
         self.path, self.total, self.config = run.path, config.iterations, config
         self.bar = Progress(
-            TextColumn("{task.description}", markup=False),
+            Words("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
+            Words("{task.fields[note]}"),
             TimeRemainingColumn(),
             console=console,
         )

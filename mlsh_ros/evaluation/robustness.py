@@ -15,7 +15,7 @@ from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.measured import Measured, measured
 from mlsh_ros.evaluation.scores import reference_returns
 from sim.errors import UserError, unknown
-from sim.files.output import replacing
+from sim.files.output import write_file
 from sim.interface import Floats, Interface
 from sim.randomization.quantities import TABLE, Per
 from sim.randomization.schema import (
@@ -25,6 +25,7 @@ from sim.randomization.schema import (
     robot_terms,
     sim_params_from_dict,
 )
+from sim.rendering.figures import to_png, verbatim
 
 SCHEMA = 2
 POINTS, PAIR_POINTS = 7, 5  # on an axis alone, and on each of a pair
@@ -259,6 +260,12 @@ def plot_map(found: RobustnessMap, path: Path, *, overwrite: bool = False) -> No
     Raises:
         UserError: it could not be written.
     """
+    write_file(path, map_image(found), overwrite=overwrite)
+
+
+@verbatim()
+def map_image(found: RobustnessMap) -> bytes:
+    """Returns the plot of `plot_map` as PNG."""
     from matplotlib.figure import Figure
 
     columns = 3
@@ -298,7 +305,5 @@ def plot_map(found: RobustnessMap, path: Path, *, overwrite: bool = False) -> No
         f"{what.bundle} on {what.robot} (model {what.model_digest[:12]}), "
         f"{tasks}: score over what differs from the model{around}",
         wrap=True,
-        parse_math=False,
     )
-    with replacing(path, overwrite=overwrite) as fresh:
-        figure.savefig(fresh, dpi=120)
+    return to_png(figure)

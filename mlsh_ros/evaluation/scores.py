@@ -12,6 +12,7 @@ import numpy as np
 from mlsh_ros.evaluation.case import EvaluationCase
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.measured import Measured, measured
+from mlsh_ros.evaluation.number_format import parameters
 from policies.bundle.bundle import Bundle
 from policies.bundle.runtime import load_skills
 from policies.bundle.task_compatibility import changed_parameters
@@ -102,7 +103,7 @@ class Evaluation:
         ]
 
     @property
-    def changed(self) -> dict[str, dict[str, float | int]]:
+    def changed(self) -> dict[str, dict[str, Any]]:
         """Per family, the bundle's parameters that are not the defaults."""
         tasks = [TaskId.parse(line.task) for line in self.lines]
         found = {}
@@ -115,7 +116,7 @@ class Evaluation:
     def changes(self) -> list[str]:
         """Describes `changed`, a line for each family."""
         return [
-            f"{name} as the bundle was trained: {', '.join(f'{k} {v:g}' for k, v in new.items())}"
+            f"{name} as the bundle was trained: {', '.join(parameters(new))}"
             for name, new in self.changed.items()
         ]
 

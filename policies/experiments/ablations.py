@@ -11,7 +11,7 @@ from itertools import product
 from math import prod
 from typing import Literal
 
-from policies.mlsh.config import IDENTITY, TrainConfig, check_free, touches
+from policies.mlsh.config import IDENTITY, TrainConfig, check_free, check_once, touches
 from policies.mlsh.presets import preset
 from sim.errors import UserError, short, unknown
 
@@ -157,9 +157,8 @@ def grid(chosen: Mapping[str, Variant], settings: list[str]) -> dict[str, Varian
     if (count := prod(len(c) for c in choices)) > MAX_GRID:
         raise UserError(f"--set makes {count:,} combinations; at most {MAX_GRID:,} are accepted")
     check_free(settings, DECIDED)
+    check_once(settings)
     for i, setting in enumerate(settings):
-        if twice := [s for s in settings[:i] if touches(s, _path(setting))]:
-            raise UserError(f"settings {short(twice[0])} and {short(setting)}: give it once")
         _check_effect(chosen, setting, varied=len(choices[i]) > 1)
     varied = [i for i, c in enumerate(choices) if len(c) > 1]
     out = {}

@@ -17,8 +17,9 @@ from policies.training.run import with_all_tasks
 from sim.envs.reference_returns import all_reference_returns
 from sim.errors import UserError
 from sim.files.bounded import read_bounded
-from sim.files.output import check_place, make_room, replacing, write_csv
+from sim.files.output import check_place, make_room, write_csv, write_file
 from sim.physics.robot_model import load_robot
+from sim.rendering.figures import to_png, verbatim
 from sim.statistics import mean_interval
 from sim.tasks.registry import make_family
 
@@ -159,6 +160,12 @@ def plot(
     summaries: list[SweepSummary], target_score: float, path: Path, *, overwrite: bool = False
 ) -> None:
     """Plot the adaptation, mean over tasks: each seed thin, their mean thick."""
+    write_file(path, image(summaries, target_score), overwrite=overwrite)
+
+
+@verbatim()
+def image(summaries: list[SweepSummary], target_score: float) -> bytes:
+    """Returns the plot of `plot` as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 5), layout="constrained")
@@ -175,8 +182,7 @@ def plot(
     axis.set_ylabel("normalized score, greedy")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
-    with replacing(path, overwrite=overwrite) as fresh:
-        figure.savefig(fresh, dpi=120)
+    return to_png(figure)
 
 
 @dataclass(frozen=True)
@@ -240,8 +246,9 @@ def run_sweep(
     summaries = summarize(planned)
     if not summaries:
         raise UserError(f"no run of {folder} has a result")
+    drawn = image(summaries, target_score)
     make_room(table, figure, overwrite=again)
     write_table(summaries, table, overwrite=again)
-    plot(summaries, target_score, figure, overwrite=again)
+    write_file(figure, drawn, overwrite=again)
     shown = {s.variant: chosen[s.variant] for s in summaries}
     return SweepResults(summaries, shown, failed, table, figure)

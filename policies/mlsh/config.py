@@ -230,8 +230,9 @@ class TrainConfig:
         """A copy with `section.key=value` assignments, values as in YAML.
 
         Raises:
-            UserError: no such key, or an invalid value.
+            UserError: no such key, an invalid value, or two assignments of one setting.
         """
+        check_once(assignments)
         data = asdict(self)
         for assignment in assignments:
             path, equals, text = assignment.partition("=")
@@ -285,6 +286,18 @@ def touches(assignment: str, key: str) -> bool:
     """True if an assignment changes a setting: itself, its section, or a part of it."""
     path = assignment.partition("=")[0]
     return path == key or path.startswith(f"{key}.") or key.startswith(f"{path}.")
+
+
+def check_once(assignments: Sequence[str]) -> None:
+    """Refuse a setting that is given twice, also as a part of another: the last one would win.
+
+    Raises:
+        UserError: names both assignments.
+    """
+    for i, later in enumerate(assignments):
+        path = later.partition("=")[0]
+        if twice := [each for each in assignments[:i] if touches(each, path)]:
+            raise UserError(f"settings {short(twice[0])} and {short(later)}: give it once")
 
 
 def check_free(assignments: Sequence[str], taken: Mapping[str, str]) -> None:

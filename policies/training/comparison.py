@@ -7,9 +7,9 @@ from pathlib import Path
 
 from policies.training.adapt import envs_for_episodes, from_scratch
 from policies.training.finetune import Finetuned
-from policies.training.finetune_plot import Curves, plot_adaptation, write_curves
+from policies.training.finetune_plot import Curves, adaptation_image, write_curves
 from sim.envs.reference_returns import ReferenceReturns
-from sim.files.output import make_room
+from sim.files.output import make_room, write_file
 from sim.tasks.registry import make_family
 
 MASTER_ONLY, FROM_SCRATCH = "master only", "PPO from scratch"
@@ -29,9 +29,10 @@ class LearningComparison:
         Raises:
             UserError: a file that is there must stay, or one could not be written.
         """
+        drawn = adaptation_image(self.curves, self.reference_returns, self.ticks)
         make_room(csv, plot, overwrite=overwrite)
         write_curves(self.curves, csv, overwrite=overwrite)
-        plot_adaptation(self.curves, self.reference_returns, self.ticks, plot, overwrite=overwrite)
+        write_file(plot, drawn, overwrite=overwrite)
 
 
 def comparison_files(bundle: Path) -> tuple[Path, Path]:

@@ -13,7 +13,14 @@ import numpy as np
 from policies.mlsh.config import config_from_dict, read_config
 from policies.training.metrics import MOST_BYTES
 from policies.training.run import Run
-from policies.training.trained_with import KEY, Trained, read_trained, settings_digest
+from policies.training.trained_with import (
+    KEY,
+    Trained,
+    read_trained,
+    settings_digest,
+    stored_training,
+)
+from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
 from sim.files.bounded import read_bounded
 from sim.files.migrations import (
@@ -33,7 +40,7 @@ from sim.interface.term_sources import drop_later
 from sim.physics.robot_model import load_robot
 
 ROBOT = "robot.yaml"
-METRICS = "metrics.csv"
+METRICS, CHECKPOINT = "metrics.csv", "checkpoint.npz"
 COLUMNS = {"reseeded": "reset_skill"}  # of it
 ARRAYS = {  # of a checkpoint
     "collector.astray": "collector.is_random",
@@ -47,7 +54,8 @@ def convert_run(folder: Path) -> tuple[str, ...]:
     Its robot has to have the new names already.
 
     Raises:
-        UserError: the configuration or the checkpoint is damaged, or another process uses it.
+        UserError: the configuration or the checkpoint is damaged, a file that would be rewritten
+            is a link, or another process uses it.
     """
     new = rename_text((folder / CONFIG).read_bytes().decode(), CONFIG, folder / CONFIG)
     with Run(folder).locked(), replacing_folder(folder, overwrite=True) as fresh:
@@ -55,41 +63,60 @@ def convert_run(folder: Path) -> tuple[str, ...]:
         shutil.copytree(folder, fresh, symlinks=True, dirs_exist_ok=True, ignore=ignore)
         (fresh / CONFIG).write_bytes(new.encode())
         read_config(fresh / CONFIG)
-        done = [CONFIG, *_convert_checkpoint(fresh), *_convert_metrics(fresh)]
+        done = [CONFIG, *_convert_checkpoint(fresh, folder), *_convert_metrics(fresh, folder)]
     return tuple(done)
 
 
-def _convert_checkpoint(folder: Path) -> list[str]:
-    """Rename what a checkpoint states about its training, and the digests in the curves."""
-    path = folder / "checkpoint.npz"
+def _own(path: Path, folder: Path) -> Path:
+    """Returns a file of the copy of `folder` that is about to be rewritten.
+
+    Raises:
+        UserError: it is a link, as links are copied; its target belongs to something else.
+    """
+    if path.is_symlink():
+        raise UserError(
+            f"{folder / path.name}: is a symbolic link, which is not followed; put the file "
+            "itself in its place"
+        )
+    return path
+
+
+def _convert_checkpoint(fresh: Path, folder: Path) -> list[str]:
+    """Rename what a checkpoint states about its training, and the digests in the curves.
+
+    Args:
+        fresh: the copy that is rewritten.
+        folder: that it is of, named in errors.
+    """
+    path, where = fresh / CHECKPOINT, folder / CHECKPOINT
     arrays = load_arrays(path) if path.is_file() else {}
     if KEY not in arrays:
         return []
-    data = parse_json(arrays[KEY].astype(np.uint8).tobytes(), path)
+    data = stored_training(arrays, str(where))
     settings = settings_digest(data["config"], tuple(data["changes"]))
-    data["config"] = rename(data["config"], CHANGES[CONFIG], path)
-    config = config_from_dict(data["config"], str(path))
+    data["config"] = rename(data["config"], CHANGES[CONFIG], where)
+    config = config_from_dict(data["config"], str(where))
     before = Trained(config, data["files"], tuple(data["changes"]))
     data["files"] = _same_files(config.robot, data["files"])
     text = json.dumps(data, sort_keys=True).encode()
     arrays = {ARRAYS.get(name, name): array for name, array in arrays.items()}
-    save_arrays(path, {**arrays, KEY: np.frombuffer(text, np.uint8)})
+    save_arrays(_own(path, folder), {**arrays, KEY: np.frombuffer(text, np.uint8)})
     after = read_trained(load_arrays(path), str(path))
     assert after is not None
     old = f",{settings},{before.robot_digest}"
     new = f",{after.settings_digest},{after.robot_digest}"
-    return ["checkpoint.npz", *_replace_in_curves(folder, old, new)]
+    return [CHECKPOINT, *_replace_in_curves(fresh, old, new, folder)]
 
 
-def _convert_metrics(folder: Path) -> list[str]:
+def _convert_metrics(fresh: Path, folder: Path) -> list[str]:
     """Rename columns of the training's metrics."""
-    path = folder / METRICS
+    path = fresh / METRICS
     data = read_bounded(path, MOST_BYTES) if path.is_file() else b""
     head, newline, rest = data.partition(b"\n")
     new = ",".join(COLUMNS.get(each, each) for each in head.decode(errors="replace").split(","))
     if new == head.decode(errors="replace"):
         return []
-    path.write_bytes(new.encode() + newline + rest)
+    _own(path, folder).write_bytes(new.encode() + newline + rest)
     return [METRICS]
 
 
@@ -117,10 +144,11 @@ def _earlier_digest(interface: Interface) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _replace_in_curves(folder: Path, old: str, new: str) -> list[str]:
+def _replace_in_curves(fresh: Path, old: str, new: str, folder: Path) -> list[str]:
     before, after = old.encode(), new.encode()
-    texts = {path: read_bounded(path, MOST_BYTES) for path in sorted(folder.glob("*.csv"))}
+    tables = [path for path in sorted(fresh.glob("*.csv")) if path.is_file()]
+    texts = {path: read_bounded(path, MOST_BYTES) for path in tables}
     found = {path: text.replace(before, after) for path, text in texts.items() if before in text}
     for path, text in found.items():
-        path.write_bytes(text)
+        _own(path, folder).write_bytes(text)
     return [path.name for path in found]

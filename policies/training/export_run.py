@@ -12,7 +12,7 @@ from policies.bundle.skill_limits import SkillLimits, read_skill_limits
 from policies.mlsh.config import TrainConfig
 from policies.training.adapt import AdaptationResult, scored_episodes
 from policies.training.pruning import describe_pruned, prune
-from policies.training.run import open_run
+from policies.training.run import iteration_of, open_run
 from policies.training.train import learn_masters, pruned_skills
 from sim.errors import UserError
 from sim.files.arrays import load_arrays
@@ -55,6 +55,7 @@ def export_run(
     folder = open_run(run)
     trained, facts = folder.trained, folder.provenance
     arrays = load_arrays(folder.checkpoint)
+    iterations = iteration_of(folder, arrays)
     pruned = pruned_skills(folder, trained.config, arrays)
     changes = filter(None, [*trained.changes, describe_pruned(trained.config, pruned)])
     facts["command"] = "; ".join([str(facts["command"]), *changes])
@@ -79,7 +80,6 @@ def export_run(
         )
     }
     # What was trained, not what was planned: the run may have been stopped early.
-    iterations = int(arrays["iteration"])
     steps = iterations * config.mlsh.steps_per_iteration
     provenance = provenance_of(config, facts, steps, iterations)
     bundle, parity = export(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from policies.bundle.adaptation import AdaptationPoint
 from sim.envs.reference_returns import ReferenceReturns
-from sim.files.output import replacing, write_csv
+from sim.files.output import write_csv, write_file
+from sim.rendering.figures import to_png, verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +46,14 @@ def plot_adaptation(
     Raises:
         UserError: it could not be written, or a file that is there must stay.
     """
+    write_file(path, adaptation_image(curves, reference_returns, ticks), overwrite=overwrite)
+
+
+@verbatim()
+def adaptation_image(
+    curves: dict[str, Curves], reference_returns: dict[str, ReferenceReturns], ticks: int
+) -> bytes:
+    """Returns the plot of `plot_adaptation` as PNG."""
     from matplotlib.figure import Figure
 
     scales: dict[str, Callable[[AdaptationPoint], float]] = {
@@ -69,8 +78,7 @@ def plot_adaptation(
     axes[0].set_ylabel("greedy return")
     axes[0].legend(fontsize=8, loc="center right")
     figure.suptitle(f"Learning {next(iter(curves))}" if one else f"Learning {len(curves)} tasks")
-    with replacing(path, overwrite=overwrite) as fresh:
-        figure.savefig(fresh, dpi=120)
+    return to_png(figure)
 
 
 def _draw(

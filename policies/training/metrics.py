@@ -19,6 +19,7 @@ from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.files.bounded import read_lines
 from sim.files.output import replacing
+from sim.rendering.figures import verbatim
 
 Row = dict[str, float]
 # What stands in every row of a run.
@@ -198,6 +199,7 @@ def read_rows(path: Path) -> list[Row]:
         raise UserError(f"{path}: damaged ({error})") from None
 
 
+@verbatim()
 def plot_curves(
     rows: list[Row],
     tasks: tuple[str, ...],

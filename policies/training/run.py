@@ -30,7 +30,7 @@ from policies.mlsh.config import TrainConfig, read_config, write_config
 from policies.mlsh.config_checks import check_names
 from policies.training.trained_with import ChangedError, Trained, read_trained, trained_now
 from sim.envs.world import World
-from sim.errors import UserError, listed, visible
+from sim.errors import UserError, listed, short, visible
 from sim.files.arrays import Arrays, load_arrays
 from sim.files.bounded import read_bounded
 from sim.files.output import locked, write_json
@@ -41,6 +41,8 @@ from sim.tasks.registry import family_names, family_source, make_family
 
 ALLOW = "--allow-changes"
 LOCK = ".lock"
+# What reading an array raises whose values, type or shape are not those that were saved.
+DAMAGES = (KeyError, ValueError, TypeError, OverflowError, IndexError)
 ABOUT_BYTES = 2**20  # of versions.json and family.json
 NETWORK_OVERHEAD = 2**16  # bytes of an ONNX file or a bundle that are no weights
 PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
@@ -94,6 +96,8 @@ class Run:
         path = self.path / "versions.json"
         try:
             data = parse_json(read_bounded(path, ABOUT_BYTES), path)
+            if not isinstance(data["versions"], dict):
+                raise TypeError(f"versions: a mapping is expected, got {short(data['versions'])}")
             return {key: data[key] for key in ("command", "commit", "versions")}
         except (OSError, TypeError, KeyError) as error:
             raise UserError(f"{path}: not readable ({error})") from None
@@ -274,7 +278,7 @@ def seconds_of(run: Run, arrays: Arrays) -> float:
 def _number(run: Run, arrays: Arrays, key: str, kind: type[int] | type[float]) -> float:
     try:
         return kind(arrays[key])
-    except (KeyError, TypeError, ValueError) as error:
+    except DAMAGES as error:
         raise misfit(run, error) from None
 
 

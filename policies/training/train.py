@@ -19,11 +19,13 @@ from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import Learner, OffPolicyConfig
 from policies.training.adapt import AdaptationResult, adapt
 from policies.training.adaptation_file import CurveOrigin, write_adaptation
+from policies.training.divergence import FOLDER as FAILURES
 from policies.training.divergence import count_failures, write_failures
 from policies.training.metrics import CsvLog, Row, column_names, describe, plot_curves
 from policies.training.pruning import prune, untrained_skills
 from policies.training.run import (
     ALLOW,
+    DAMAGES,
     Run,
     iteration_of,
     misfit,
@@ -37,6 +39,8 @@ from sim.files.arrays import Arrays, load_arrays, save_arrays
 from sim.tasks.registry import make_family
 
 ADAPTATION_UPDATES = 10
+FOLDERS = ("tensorboard", FAILURES)
+WRITTEN = (*FOLDERS, "metrics.csv", "checkpoint.npz", "curves.png", "adaptation.csv")
 
 
 @dataclass
@@ -88,6 +92,8 @@ def _train(
     on_iteration: Callable[[Training], None],
     ranks: Ranks,
 ) -> Training:
+    if ranks.first:
+        _check_no_links(run)
     config = run.config
     trained = trained_now(config)
     arrays = load_arrays(run.checkpoint) if resume else {}
@@ -150,6 +156,20 @@ def _train(
     return training
 
 
+def _check_no_links(run: Run) -> None:
+    """Refuse links in the places that a training writes to, before it begins.
+
+    Raises:
+        UserError: there is one; its target belongs to something else.
+    """
+    for name in WRITTEN:
+        if (run.path / name).is_symlink():
+            raise UserError(
+                f"{run.path / name}: is a symbolic link, which is not followed; put the "
+                f"{'folder' if name in FOLDERS else 'file'} itself in its place"
+            )
+
+
 def _not_finite(run: Run, lost: str, iteration: int) -> UserError:
     what = f"{run.path}: {lost} not finite in iteration {iteration}; "
     if not run.checkpoint.is_file():
@@ -201,7 +221,7 @@ def _restore(learner: Mlsh, run: Run, arrays: Arrays) -> float:
     """Load the run's state into the learner; returns the seconds trained so far."""
     try:
         learner.restore(arrays)
-    except (KeyError, ValueError) as error:
+    except DAMAGES as error:
         raise misfit(run, error) from None
     return seconds_of(run, arrays)
 
@@ -241,7 +261,7 @@ def learn_masters(
     def install(agent: Agent) -> None:
         try:
             agent.restore_skills(arrays)
-        except (KeyError, ValueError) as error:
+        except DAMAGES as error:
             raise misfit(run, error) from None
 
     with run.locked():
@@ -272,5 +292,5 @@ def pruned_skills(run: Run, config: TrainConfig, arrays: Arrays) -> tuple[int, .
     """
     try:
         return untrained_skills(config, arrays)
-    except (KeyError, ValueError) as error:
+    except DAMAGES as error:
         raise misfit(run, error) from None

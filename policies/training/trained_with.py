@@ -161,13 +161,31 @@ def read_trained(arrays: Arrays, where: str) -> Trained | None:
     """
     if KEY not in arrays:
         return None
+    data = stored_training(arrays, where)
+    return Trained(config_from_dict(data["config"], where), data["files"], tuple(data["changes"]))
+
+
+def stored_training(arrays: Arrays, where: str) -> dict[str, Any]:
+    """Returns what a checkpoint states about its training: `config`, `files` and `changes`.
+
+    Raises:
+        UserError: it is damaged: these are not a mapping, a mapping of texts, and texts.
+    """
     try:
         data = parse_json(arrays[KEY].astype(np.uint8).tobytes(), where)
-        return Trained(
-            config_from_dict(data["config"], where), dict(data["files"]), tuple(data["changes"])
-        )
-    except (ValueError, TypeError, KeyError) as error:
+        config, files, changes = (data[key] for key in ("config", "files", "changes"))
+    except (ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(f"{where}: what it was trained with is not readable ({error})") from None
+    if not (isinstance(config, dict) and isinstance(files, dict) and isinstance(changes, list)):
+        raise UserError(
+            f"{where}: what it was trained with is not readable: config {short(config, 40)}, "
+            f"files {short(files, 40)}, changes {short(changes, 40)}"
+        )
+    if odd := [each for each in (*files.values(), *changes) if not isinstance(each, str)]:
+        raise UserError(
+            f"{where}: what it was trained with is not readable: {short(odd[0], 40)} is no text"
+        )
+    return {"config": config, "files": files, "changes": changes}
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Writes results atomically, under a lock, and never over files of another kind.
 
 `check_place` checks the place before the work begins, `replacing` and `write_file` write a file,
-`make_room` goes before a result of several files, `replacing_folder` writes a folder, and `locked`
+`write_result` writes a result of several files, `replacing_folder` writes a folder, and `locked`
 excludes a second process.
 """
 
@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -175,6 +175,27 @@ def write_file(path: Path, content: bytes | str, *, overwrite: bool = False) -> 
         fresh.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_result(files: Mapping[Path, bytes | str], *, overwrite: bool = False) -> None:
+    """Write a result of several files, the first one first; see `make_room`.
+
+    Args:
+        files: content of each, complete before a place is touched; what UTF-8 lacks is replaced.
+        overwrite: whether an earlier result may be replaced.
+
+    Raises:
+        UserError: something stands there that must stay, or a file could not be written.
+    """
+    make_room(*files, overwrite=overwrite)
+    for path, content in files.items():
+        data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+        write_file(path, data, overwrite=overwrite)
+
+
+def json_text(data: object) -> str:
+    """Returns plain data as the text of a JSON file."""
+    return json.dumps(data, indent=1) + "\n"
+
+
 def write_csv(
     path: Path,
     header: Iterable[str],
@@ -200,7 +221,7 @@ def write_json(path: Path, data: object, *, overwrite: bool = False) -> None:
     Raises:
         UserError: something stands at `path` that must stay, or it could not be written.
     """
-    write_file(path, json.dumps(data, indent=1) + "\n", overwrite=overwrite)
+    write_file(path, json_text(data), overwrite=overwrite)
 
 
 @contextmanager

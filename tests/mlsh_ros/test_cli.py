@@ -17,6 +17,7 @@ import pytest
 from mlsh_ros.cli import main as cli
 from mlsh_ros.cli.renamed import COMMANDS, OPTIONS
 from policies.bundle.bundle import load_bundle
+from sim.files import output
 from tests.support.changelog import renamed
 
 B = "moving_bandits"
@@ -510,8 +511,11 @@ def test_a_new_report_does_not_stand_beside_a_part_of_an_old_one(
     folder.mkdir()
     (folder / first).write_text("of monday")
     (folder / second).write_text("of monday")
-    module = "robustness.plot_map" if more else "report.report.write_report"
-    monkeypatch.setattr(f"mlsh_ros.evaluation.{module}", no_space)
+    write = output.write_file
+    monkeypatch.setattr(
+        "sim.files.output.write_file",
+        lambda path, *a, **k: no_space() if path.name == second else write(path, *a, **k),
+    )
     assert_refused(mlsh(*words, "--overwrite"), "No space left")
     assert [each.name for each in folder.iterdir()] == [first]
     assert json.loads((folder / first).read_text())["episodes" if more else "tasks"]

@@ -16,13 +16,14 @@ from mlsh_ros.cli.sysid import sysid
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.messages.topics import TRACE
 from mlsh_ros.sim2real.data.recording_data import Where, load
-from mlsh_ros.sim2real.data.target import load_target
+from mlsh_ros.sim2real.data.target import load_target, recorded_task
 from mlsh_ros.sim2real.data.tick_moments import ended, moments
 from mlsh_ros.sim2real.gap import analysis
 from mlsh_ros.sim2real.gap.analysis import analyze
 from mlsh_ros.sim2real.gap.gap import NO_GAP, SCHEMA
 from mlsh_ros.sim2real.gap.report import render
 from policies.bundle.bundle import load_bundle
+from policies.bundle.manifest import Origin
 from sim.errors import UserError
 from sim.physics.robot_model import robot_folder
 from tests.support.gap_robot import START, STORE, Robot, Wrong, blank
@@ -85,6 +86,24 @@ def test_an_option_that_a_recording_of_ours_makes_void_is_said(moving, bag):
 def test_a_robot_has_no_master(bag):
     with pytest.raises(UserError, match="--master goal-0: robot 'omni' has no master; give a"):
         analyze(load_target("omni"), [bag], master="goal-0")
+
+
+def test_a_bundle_of_imported_skills_alone_is_compared(moving, robot):
+    """No master names a task, and no network says what training saw."""
+    manifest = moving.manifest
+    origin = Origin("MIT", "elsewhere", "0" * 64, {})
+    alone = replace(
+        manifest,
+        masters={},
+        imported=dict.fromkeys(manifest.skills, origin),
+        files={n: d for n, d in manifest.files.items() if not n.startswith("masters/")},
+    )
+    assert recorded_task(replace(moving, manifest=alone), [])[1] == 0
+    found = analysis.analyze_signals(replace(moving, manifest=alone), [robot.signals()], [])
+    assert the_sign(found)
+    assert found.out_of_distribution == []
+    assert noted(found, "the range of training is not compared: the bundle has imported skills al")
+    assert found.to_dict()["worst"]["outside"] is None
 
 
 def test_a_file_says_what_the_signals_say(moving, robot, gap):

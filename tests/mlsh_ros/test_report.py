@@ -13,6 +13,7 @@ from mlsh_ros.cli.evaluate import show
 from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
+from mlsh_ros.evaluation.number_format import parameters
 from mlsh_ros.evaluation.report.plots import route_of, runs, skill_colors
 from mlsh_ros.evaluation.report.report import render, write_report
 from mlsh_ros.evaluation.report.verdict import verdict
@@ -27,7 +28,7 @@ from policies.mlsh.skill_metrics import min_skill_distance
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.seeding import episode_rng
-from sim.tasks.registry import find_task
+from sim.tasks.registry import find_task, make_family
 from sim.tasks.task_id import TaskId
 
 N, TICKS, SEED = 10, 50, 3
@@ -502,3 +503,31 @@ def test_of_two_masters_for_a_task_the_better_one_counts(offline):
     (found,) = both.sharing
     assert found.mutual_information == pytest.approx(1.0) == found.possible
     assert "Both tasks are solved" in verdict(both)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"radius": 0.5, "slots": 3}, ["radius 0.5", "slots 3"]),
+        ({"rewards": {"alive": 2.0, "kernel": {"width": 1e-7}}},
+         ["rewards.alive 2", "rewards.kernel.width 1e-07"]),
+        ({"rewards": {}, "shown": True, "names": ("a", "b"), "file": None},
+         ["rewards none", "shown True", "names ('a', 'b')", "file None"]),
+    ],
+)  # fmt: skip
+def test_parameters_of_any_kind_are_said(values, expected):
+    assert parameters(values) == expected
+
+
+def test_changed_reward_weights_are_a_part_of_the_report(offline):
+    name = "velocity_commands"
+    default = make_family(name)
+    first = next(iter(default.rewards.to_dict()))
+    family = Family(name, {"rewards": {first: 0.125}})
+    bundle = replace(offline.bundle, manifest=replace(offline.bundle.manifest, family=family))
+    line = replace(offline.lines[0], task=f"{name}/{default.tasks[0]}")
+    evaluation = replace(offline, bundle=bundle, lines=[line])
+    assert evaluation.changed[name]["rewards"][first] != default.rewards.to_dict()[first]
+    (change,) = evaluation.changes
+    assert change.startswith(f"{name} as the bundle was trained: rewards.{first}")
+    assert "0.125" in change

@@ -26,6 +26,8 @@ IDENTIFIED = SimpleNamespace(
     after=0.5,
     to_yaml=lambda bags: "new",
 )
+RESULT = SimpleNamespace(to_dict=dict)
+RENDERED = "mlsh_ros.evaluation.report.report.render"
 RECORDING = "mlsh_ros.sim2real.data.recording_data"
 REPORT, MAP = ("report.json", "report.html"), ("robustness.json", "robustness.png")
 # Of each command: its arguments, its files, the function that works, what it returns, and what
@@ -35,15 +37,15 @@ COMMANDS = {
         (B, "-o", "."),
         REPORT,
         "mlsh_ros.evaluation.scores.summarize",
-        None,
-        {"mlsh_ros.evaluation.backends.run_offline": []},
+        RESULT,
+        {"mlsh_ros.evaluation.backends.run_offline": [], RENDERED: "new"},
     ),
     "evaluate --robustness": (
         (B, "-o", ".", "--robustness", "mass=0.9:1.1"),
         MAP,
         "mlsh_ros.evaluation.robustness.robustness",
-        None,
-        {},
+        RESULT,
+        {"mlsh_ros.evaluation.robustness.map_image": b"new"},
     ),
     "gap": (
         (B, "bag.mcap", "-o", "."),
@@ -56,8 +58,8 @@ COMMANDS = {
         ("--bundle", B, "-o", "."),
         (*REPORT, "demo.gif", "demo.png"),
         "mlsh_ros.evaluation.scores.summarize",
-        None,
-        {"mlsh_ros.evaluation.backends.run_ros": []},
+        RESULT,
+        {"mlsh_ros.evaluation.backends.run_ros": [], RENDERED: "new"},
     ),
     "plot": (
         (B, "-o", "paths.png"),
@@ -79,7 +81,10 @@ COMMANDS = {
         ("new-finetune.csv", "new-finetune.png"),
         "policies.training.comparison.compare",
         LearningComparison({}, {}, 50),
-        {"policies.training.finetune.finetune": NOTHING},
+        {
+            "policies.training.finetune.finetune": NOTHING,
+            "policies.training.comparison.adaptation_image": b"new",
+        },
     ),
     "eval-transfer": (
         (B, "ring_bandits", "-o", "all.csv"),
@@ -126,6 +131,35 @@ def test_a_file_that_comes_while_a_command_works_stays(mlsh, tmp_path, monkeypat
     }
 
 
+# What makes the last file of a result of several.
+LAST = {
+    "evaluate": RENDERED,
+    "evaluate --robustness": "mlsh_ros.evaluation.robustness.map_image",
+    "gap": "mlsh_ros.sim2real.gap.report.render",
+    "demo": RENDERED,
+    "finetune": "policies.training.comparison.adaptation_image",
+}
+
+
+def test_the_table_has_every_result_of_several_files():
+    assert LAST.keys() == {name for name, (_, files, *_) in COMMANDS.items() if len(files) > 1}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_a_result_that_cannot_be_computed_leaves_the_earlier_one(
+    mlsh, tmp_path, monkeypatch, name
+):
+    arguments, files, work, result, others = COMMANDS[name]
+    for place, value in {work: result, **others}.items():
+        monkeypatch.setattr(place, lambda *_, value=value, **__: value)
+    monkeypatch.setattr(LAST[name], lambda *_, **__: 1 / 0)
+    (tmp_path / "bag.mcap").touch()
+    for file in files:
+        (tmp_path / file).write_text("of monday")
+    assert mlsh(name.split()[0], *arguments, "--overwrite")[0] != 0
+    assert [(tmp_path / file).read_text() for file in files] == ["of monday"] * len(files)
+
+
 def test_a_bundle_that_comes_while_another_is_made_stays(bundle, tmp_path):
     files = {name: data for name, data in bundle.files.items() if name != MANIFEST}
     there = write_bundle(bundle.manifest, files, tmp_path / "bundle")
@@ -146,6 +180,7 @@ def test_a_sweep_replaces_no_file_of_somebody_else(tmp_path, monkeypatch, file, 
     monkeypatch.setattr(results_table, "sweep", run)
     monkeypatch.setattr(results_table, "plan", lambda *_: [])
     monkeypatch.setattr(results_table, "summarize", lambda _: ["one"])
+    monkeypatch.setattr(results_table, "image", lambda *_: b"new")
     if early:
         run()
     with pytest.raises(UserError, match=rf"{file} (exists|is no table of a sweep)"):

@@ -191,9 +191,9 @@ def test_settings_are_yaml(setting, section, key, value):
     assert after == expected  # and nothing else changed
 
 
-def test_later_settings_win_and_combine():
+def test_settings_combine():
     config = small_config().with_values(
-        ["mlsh.decision_ticks=25", "seed=1", "mlsh.rollout_ticks=75", "seed=2"]
+        ["mlsh.decision_ticks=25", "seed=2", "mlsh.rollout_ticks=75"]
     )
     assert (config.mlsh.decision_ticks, config.mlsh.rollout_ticks, config.seed) == (25, 75, 2)
 
@@ -242,3 +242,18 @@ def test_numbers_survive_in_full_precision(tmp_path):
     config = small_config().with_values([f"master.learning_rate={value!r}"])
     write_config(config, tmp_path / "config.yaml")
     assert read_config(tmp_path / "config.yaml").master.learning_rate == value
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("master.entropy=0.1", "master.entropy=0.2"),
+        ("master.entropy=0.1", "master.entropy=0.1"),
+        ("network.hidden=[8]", "network={hidden: [16]}"),
+        ("family_parameters={radius: 1.0}", "family_parameters.radius=0.5"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_refused(first, second):
+    for pair in ([first, second], [second, "threads=1", first]):
+        said = refusal(small_config().with_values, pair)
+        assert said == f"settings {pair[0]!r} and {pair[-1]!r}: give it once"

@@ -428,3 +428,51 @@ def test_tables_that_are_no_text_are_left_as_they_are(run):
     migrate(run)
     assert (run / "notes.csv").read_bytes() == "Größe,1\n".encode("latin-1")
     assert (run / "metrics.csv").read_bytes() == b""
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "adaptation.csv", "checkpoint.npz"])
+def test_a_file_of_a_run_that_is_a_link_is_not_written_through(run, tmp_path, name):
+    away = tmp_path / "of somebody else"
+    (run / name).rename(away)
+    (run / name).symlink_to(away)
+    before, other = contents(run), away.read_bytes()
+    with pytest.raises(UserError) as caught:
+        migrate(run)
+    said = f"{run / name}: is a symbolic link, which is not followed; put the file itself in its"
+    assert str(caught.value) == f"{said} place"
+    assert contents(run) == before
+    assert (run / name).is_symlink()
+    assert away.read_bytes() == other
+
+
+def test_a_table_that_is_a_link_and_has_no_name_of_a_run_stays(run, tmp_path):
+    away = tmp_path / "notes"
+    away.write_text("mine")
+    (run / "notes.csv").symlink_to(away)
+    assert migrate(run).files
+    assert (run / "notes.csv").is_symlink()
+    assert away.read_text() == "mine"
+
+
+DAMAGED = {
+    "a list": [],
+    "nothing": {},
+    "no mapping": {"config": [], "files": {}, "changes": []},
+    "no list": {"config": {}, "files": {}, "changes": 3},
+    "no digest": {"config": {}, "files": {"robot.yaml": 3}, "changes": []},
+    "no text": {"config": {}, "files": {}, "changes": [[]]},
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED)
+def test_a_checkpoint_that_does_not_say_what_it_is_of_is_one_line(run, data):
+    arrays = load_arrays(run / "checkpoint.npz")
+    arrays[KEY] = np.frombuffer(json.dumps(data).encode(), np.uint8)
+    save_arrays(run / "checkpoint.npz", arrays)
+    before = contents(run)
+    with pytest.raises(UserError) as caught:
+        migrate(run)
+    said = str(caught.value)
+    assert said.startswith(f"{run / 'checkpoint.npz'}: what it was trained with is not readable")
+    assert "\n" not in said
+    assert contents(run) == before

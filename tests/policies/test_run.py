@@ -22,9 +22,10 @@ from policies.mlsh.config import write_config
 from policies.mlsh.iteration import Iteration
 from policies.training import divergence, start_run
 from policies.training.divergence import read_failure, repeat
+from policies.training.export_run import export_run
 from policies.training.metrics import CsvLog, column_names, read_rows, skill_mutual_information
 from policies.training.run import create_run, open_run
-from policies.training.train import learn_masters, train
+from policies.training.train import WRITTEN, learn_masters, train
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
 from sim.physics.robot_model import ROBOTS, load_robot
@@ -690,3 +691,40 @@ def test_networks_that_no_bundle_can_hold_are_refused_before_the_training(tmp_pa
     wide = replace(made, network=replace(made.network, hidden=hidden))
     assert re.search(said, refusal(create_run, wide, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_no_training_writes_through_a_link(copy, tmp_path, name):
+    """Before it begins: the last of these files would be written at its end."""
+    away = tmp_path / "of somebody else"
+    place = copy.path / name
+    if place.exists():
+        place.rename(away)
+    else:
+        away.mkdir()
+    place.symlink_to(away)
+    before = sorted(tmp_path.rglob("*"))
+    said = refusal(train, copy, resume=True)
+    assert said.startswith(f"{place}: is a symbolic link, which is not followed; put the f")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, "x", [1, 2], []])
+def test_a_checkpoint_without_a_number_of_iterations_is_one_line(copy, value):
+    arrays = load_arrays(copy.checkpoint)
+    save_arrays(copy.checkpoint, {**arrays, "iteration": np.array(value)})
+    for call in (
+        lambda: train(copy, resume=True),
+        lambda: learn_masters(copy),
+        lambda: export_run(copy.path, copy.path / "bundle"),
+    ):
+        assert "checkpoint.npz: does not fit config.yaml and this version" in refusal(call)
+
+
+@pytest.mark.parametrize("versions", [[], "1.0", None, 3])
+def test_versions_that_are_no_mapping_are_one_line(copy, versions):
+    path = copy.path / "versions.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": versions}))
+    said = refusal(lambda: export_run(copy.path, copy.path / "bundle"))
+    assert said == (f"{path}: not readable (versions: a mapping is expected, got {versions!r})")
+    assert not (copy.path / "bundle").exists()

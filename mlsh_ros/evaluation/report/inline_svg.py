@@ -19,6 +19,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mlsh_ros",
     "font.size": 8,
+    "text.parse_math": False,  # names are names
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,

@@ -150,9 +150,7 @@ def draw_route(
         bar = _round_number(half / 2)
         start, low = x - 0.92 * half, y - 0.92 * half
         axes.plot([start, start + bar], [low, low], color=INK, lw=1, alpha=QUIET)
-        axes.text(
-            start, low + 0.04 * half, f"{bar:g} {unit}", alpha=QUIET, parse_math=False, size=7
-        )
+        axes.text(start, low + 0.04 * half, f"{bar:g} {unit}", alpha=QUIET, size=7)
         return to_svg(axes, key, label)
 
 
@@ -225,6 +223,8 @@ def draw_histogram(values: Floats, *, key: str, label: str) -> Markup:
         bins = np.linspace(min(float(values.min()), 0.0), top, 41).tolist()
         axes.hist(values, bins=bins, color=INK, alpha=0.35, log=True, histtype="stepfilled")
         axes.set(xlim=(bins[0], top), ylim=(0.7, None), xlabel="ms")
+        axes.yaxis.set_major_formatter("{x:,g}")  # not as a formula
+        axes.yaxis.set_minor_formatter("")
         axes.set_ylabel("ticks", labelpad=1)
         # The two may stand close together, so each has a row of its own for its name.
         for row, percent in enumerate((50, 99)):

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from mlsh_ros.sim2real.data.signals import Signals
 from policies.bundle.bound_bundle import load_bound
 from policies.bundle.bundle import Bundle, pretrained_names
-from policies.bundle.task_compatibility import resolve_task
+from policies.bundle.task_compatibility import resolve_task, select_tasks
 from sim.errors import unknown
 from sim.interface import Floats, ObservationTerm
 from sim.interface.bindings import bind, read_bindings
 from sim.physics.robot_model import Robot, load_robot, robot_names
 from sim.tasks.base import EpisodeState, Fields, TaskFamily
+from sim.tasks.task_id import TaskId
 
 Target = Bundle | Robot
 
@@ -117,4 +118,7 @@ def recorded_task(target: Target, recordings: Sequence[Signals]) -> tuple[TaskFa
         return NoTask(), 0
     masters = target.manifest.masters
     named = [d.master for each in recordings for d in each.sessions if d.master in masters]
+    if not masters:  # imported skills alone; the scenery is that of the first task
+        own = TaskId(target.manifest.family.name)
+        return resolve_task(target, select_tasks(target, own)[0])
     return resolve_task(target, masters[named[0] if named else next(iter(masters))].task_id)

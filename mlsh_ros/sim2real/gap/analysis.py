@@ -35,6 +35,7 @@ from sim.errors import UserError
 from sim.interface import Interface
 from sim.randomization.schema import SimParams, load_sim_params
 
+NO_RANGE = "the range of training is not compared: the bundle has imported skills alone"
 LITTLE = 5.0  # s of driving that say little
 PLOTTED = 8  # elements of which a window is drawn: the worst, then the first
 
@@ -157,6 +158,8 @@ def analyze_signals(
         *say.from_replay(replayed),
     ]
     found += say.from_score(scores, found)
+    if bundle and not seen:
+        remarks.append(NO_RANGE)
     if seconds < LITTLE:
         remarks.append(
             f"only {seconds:.1f} s of driving are recorded, too little for certain results"
@@ -207,6 +210,8 @@ def _trained(
         return [], []
     scores = closed_loop_returns(signals, bundle, open_loop)
     graphs = graphs_of(bundle)
+    if not graphs:  # imported skills alone: no network says what training saw, or what it reads
+        return scores, []
     # The golden rows are few; the simulation from the same starts sees what training saw there.
     known = [known_to(bundle, graphs), *(line.seen for line in scores)]
     return scores, out_of_distribution(signals, np.concatenate(known), read_by(graphs))

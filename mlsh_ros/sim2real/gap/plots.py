@@ -25,7 +25,7 @@ def draw_trace(
         if explained is not None:
             axes.plot(explained.time, explained.simulated, color=EXPLAINED, lw=1.4, ls="--")
         axes.plot(nominal.time, nominal.recorded, ".", color=ROBOT, ms=3, mew=0)
-        axes.set(xlabel="s", ylabel=unit.replace("$", ""))
+        axes.set(xlabel="s", ylabel=unit)
         return to_svg(axes, key, label)
 
 
@@ -44,7 +44,7 @@ def draw_horizons(measures: list[Measure], *, key: str, label: str) -> Markup:
         below = -np.inf
         for name, (end, color) in sorted(ends.items(), key=lambda each: each[1][0]):
             below = max(end, below + 0.085 * (high - low))
-            axes.text(2.06, below, name, color=color, va="center", parse_math=False)
+            axes.text(2.06, below, name, color=color, va="center")
         axes.set(xlim=(0, 2), ylim=(min(low, 0), high), xlabel="s since it was set")
         axes.set_ylabel("% of the movement")
         return to_svg(axes, key, label)
