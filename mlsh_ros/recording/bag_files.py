@@ -25,7 +25,7 @@ from mcap.records import Attachment, Channel, Chunk, DataEnd, Metadata, Schema
 
 from mlsh_ros.messages.topics import FORMER_NAMES
 from mlsh_ros.recording.bag_records import Record, Stored, Topic
-from mlsh_ros.recording.bag_sqlite import SQLITE, rows
+from mlsh_ros.recording.bag_sqlite import SQLITE, check_complete, rows
 from mlsh_ros.recording.unpacking import LARGEST_CHUNK, Growth, unzstd
 from sim.errors import UserError
 from sim.files.bounded import read_bounded
@@ -139,6 +139,8 @@ class File:
                 f"recording {path}: not an MCAP file, nor a database (.db3) of rosbag2"
             )
         self.mcap = head.startswith(MCAP)
+        if not self.mcap and self._plain == path:
+            check_complete(path)
 
     def _unpack(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mlsh_recording_")

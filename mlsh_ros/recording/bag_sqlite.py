@@ -7,6 +7,7 @@ so that nothing larger than the file can come out of it.
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 import sys
 from collections import Counter
@@ -22,9 +23,38 @@ from sim.errors import UserError, listed
 SQLITE = b"SQLite format 3\0"
 TOPICS, MESSAGES, DEFINITIONS = "topics", "messages", "message_definitions"
 # How SQLite itself spells the statement of what is stored and not computed.
+# Beside a database: what its file lacks, or has to be taken back in it. Per ending from which
+# size (bytes) on and with which first bytes there is something in it, and what brings it home.
+BESIDE = {
+    "-wal": (33, b"\x37\x7f\x06", "PRAGMA wal_checkpoint(TRUNCATE)"),
+    "-journal": (8, b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7", "PRAGMA quick_check"),
+}
 STORED = ("CREATE TABLE ", "CREATE INDEX ", "CREATE UNIQUE INDEX ")
 LONGEST_STATEMENT = 2**16  # bytes; rosbag2's have some hundred
 MOST_COLUMNS = 100
+
+
+def check_complete(path: Path) -> None:
+    """Refuse a database that is not whole without a file beside it: it is in use, or was killed.
+
+    It is read without that file, and would lack its newest messages, or be neither old nor new.
+
+    Raises:
+        UserError: names the file, and a command that writes its content into the database.
+    """
+    place = path.resolve()  # SQLite follows links, too
+    for ending, (least, magic, cure) in BESIDE.items():
+        beside = place.with_name(place.name + ending)
+        if not beside.is_file() or beside.stat().st_size < least:
+            continue
+        with beside.open("rb") as stream:
+            if stream.read(len(magic)) != magic:
+                continue
+        raise UserError(
+            f"recording {path}: is not whole without {beside.name}, which is not read: it is in "
+            "use, or its recorder was killed; "
+            f"{shlex.join(['sqlite3', str(path), cure])} makes it whole"
+        )
 
 
 def rows(path: Path, size: int, passed_over: Counter[str]) -> Iterator[Stored]:

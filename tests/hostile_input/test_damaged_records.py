@@ -1,14 +1,18 @@
 """A record or chunk that cannot be read costs itself, not what follows; and it is counted."""
 
+import shlex
+import shutil
 import sqlite3
 import struct
 from collections import Counter
+from contextlib import closing
 
 import pytest
 import zstandard
 
 from mlsh_ros.recording.bag_files import ORPHAN, SHORT, File
 from mlsh_ros.recording.bag_reader import Recording
+from sim.errors import UserError
 
 MAGIC, HEADER, CHANNEL, MESSAGE, CHUNK, DATA_END = b"\x89MCAP0\r\n", 1, 4, 5, 6, 15
 
@@ -142,3 +146,56 @@ def test_rows_of_a_database_that_are_no_messages_are_counted(tmp_path):
     file = File(tmp_path / "bag.db3")
     assert len(list(file.records())) == 1
     assert file.passed_over == Counter({"row that is no message of a topic": 3})
+
+
+def killed(path, mode, leave):
+    """A database of three messages, as its recorder left it when it was killed at `leave`."""
+    base = sqlite3.connect(path, isolation_level=None)
+    base.execute(f"PRAGMA journal_mode = {mode}")
+    base.execute("PRAGMA wal_autocheckpoint = 0")
+    base.execute("PRAGMA cache_size = 1")
+    base.execute(
+        "CREATE TABLE topics(id INTEGER, name TEXT, type TEXT, serialization_format TEXT)"
+    )
+    base.execute("INSERT INTO topics VALUES (1, '/x', 'std_msgs/msg/Empty', 'cdr')")
+    base.execute("CREATE TABLE messages(topic_id INTEGER, timestamp INTEGER, data BLOB)")
+    base.execute("INSERT INTO messages VALUES (1, 1, x'00')")
+    base.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    base.execute("BEGIN")
+    base.executemany("INSERT INTO messages VALUES (1, ?, zeroblob(9000))", [(2,), (3,)])
+    if mode == "WAL":
+        base.execute("COMMIT")
+    for each in path.parent.glob("bag.db3*"):  # as they are now; SQLite tidies up when it closes
+        shutil.copy(each, leave)
+    base.close()
+    return leave / path.name
+
+
+@pytest.mark.parametrize(
+    ("mode", "ending", "count"), [("WAL", "-wal", 3), ("DELETE", "-journal", 1)]
+)
+def test_a_database_that_is_not_whole_alone_says_how_it_becomes_so(tmp_path, mode, ending, count):
+    (tmp_path / "left").mkdir()
+    path = killed(tmp_path / "bag.db3", mode, tmp_path / "left")
+    with pytest.raises(UserError) as caught:
+        File(path)
+    said = str(caught.value)
+    assert said.startswith(f"recording {path}: is not whole without bag.db3{ending}, which is not")
+    link = tmp_path / "link.db3"
+    link.symlink_to(path)
+    with pytest.raises(UserError, match=f"is not whole without bag.db3{ending}"):
+        File(link)
+    words = shlex.split(said.partition("killed; ")[2])[:3]
+    assert words[:2] == ["sqlite3", str(path)]
+    with closing(sqlite3.connect(path)) as base:  # what the command does
+        base.execute(words[2]).fetchall()
+    assert len(list(File(path).records())) == count
+
+
+def test_files_beside_a_database_that_hold_nothing_are_no_reason(tmp_path):
+    (tmp_path / "left").mkdir()
+    path = killed(tmp_path / "bag.db3", "WAL", tmp_path / "left")
+    wal = path.with_name("bag.db3-wal")
+    for content in (b"", wal.read_bytes()[:32], b"notes of somebody, longer than a head of a log"):
+        wal.write_bytes(content)
+        assert len(list(File(path).records())) == 1

@@ -61,9 +61,9 @@ def render_page(template: Path, *, name: str, facts: Mapping[str, Any], **data: 
     )
 
 
-def percent(share: float, digits: int = 0) -> str:
+def percent(share: float | None, digits: int = 0) -> str:
     """Formats a fraction in percent; n/a if it is not a number."""
-    if math.isnan(share):
+    if share is None or math.isnan(share):
         return "n/a"
     # Adding 0 makes -0 a 0.
     return f"{round(100 * float(share), digits) + 0.0:.{digits}f}{PERCENT}"

@@ -31,7 +31,7 @@ from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay, open_loop_
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import AssumedRobot, Element, action_labels, element_names
 from policies.bundle.bundle import Bundle
-from sim.errors import UserError
+from sim.errors import UserError, listed
 from sim.interface import Interface
 from sim.randomization.schema import SimParams, load_sim_params
 
@@ -160,6 +160,11 @@ def analyze_signals(
     found += say.from_score(scores, found)
     if bundle and not seen:
         remarks.append(NO_RANGE)
+    remarks += _sparse(windows)
+    if never := [d.name for d in seen if d.outside is None]:
+        remarks.append(
+            f"never observed, and not compared with the range of training: {listed(never)}"
+        )
     if seconds < LITTLE:
         remarks.append(
             f"only {seconds:.1f} s of driving are recorded, too little for certain results"
@@ -184,6 +189,16 @@ def analyze_signals(
         windows=windows.count,
         seconds=seconds,
     )
+
+
+def _sparse(windows: Windows) -> list[str]:
+    """Notes on terms of which some windows have no sample: nothing of them is compared there."""
+    found = []
+    for term, samples in windows.samples.items():
+        there = len(np.unique(samples.window))
+        if there < windows.count:
+            found.append(f"{term} is compared in {there} of {windows.count} windows")
+    return found
 
 
 def _wraps(interface: Interface, signals: Sequence[Signals]) -> list[tuple[str, Wrap]]:

@@ -80,26 +80,32 @@ def _returns(
     if layout is None or any(not np.isfinite(v).all() for v in first.values()):
         return None
     rows = [{k: v[i : i + 1] for k, v in layout.items()} for i in range(len(sessions))]
-    robot, robot_success, calls = [], [], FamilyCalls(family)
+    robot, robot_success, known, calls = [], [], [], FamilyCalls(family)
     for row, fields, n in zip(rows, recorded, count, strict=True):
         # The state after a tick is what the next one sees.
         wide = {k: np.repeat(v, n - 1, axis=0) for k, v in row.items()}
         shown = {k: v[1:n] for k, v in fields.items()}
-        robot.append(float(np.nansum(calls.reward(wide, shown))))
+        there = np.all([np.isfinite(v).all(axis=1) for v in shown.values()], axis=0)  # (n - 1,)
+        part = [{k: v[there] for k, v in each.items()} for each in (wide, shown)]
+        robot.append(float(calls.reward(*part).sum()))
+        known.append(there)
         robot_success.append(bool(calls.success(wide, shown)[-1]))
     rewards, success, seen, action = _simulate(
         bundle, open_loop, master, layout, first, max(count)
     )
     last = np.array(count) - 2
-    each = np.arange(len(sessions))
+    each = np.flatnonzero([there.any() for there in known])  # of the others nothing is known
+    if not len(each):
+        return None
     return ClosedLoopReturn(
         task=str(task),
         master=master,
         ticks=max(count) - 1,
-        robot=np.array(robot),
-        simulation=np.cumsum(rewards, axis=0)[last, each],
-        robot_success=np.array(robot_success),
-        simulation_success=success[last, each],
+        robot=np.array(robot)[each],
+        # Of the ticks whose reward on the robot is known.
+        simulation=np.array([rewards[: len(known[i]), i][known[i]].sum() for i in each]),
+        robot_success=np.array(robot_success)[each],
+        simulation_success=success[last[each], each],
         seen=seen,
         action=action,
     )

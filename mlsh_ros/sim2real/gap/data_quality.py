@@ -27,11 +27,12 @@ class Channel:
     messages: int
     refused: int
     rate: float  # 1/s, of the usual period
-    lost: float  # share of the messages that should have come at that rate
-    longest: float  # s without a message while the robot drove
+    lost: float | None  # share of the messages that should have come at that rate; None: no rate
+    longest: float | None  # s without a message while the robot drove
     age: float | None  # s, median time from stamp to arrival; None: another clock, or no stamps
     age_p99: float | None
-    stale: float  # share of the samples that repeat an old value while the robot moves
+    # Share of the samples that repeat an old value while the robot moves; None: not compared.
+    stale: float | None
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class ChannelTiming:
     """Timing of the ticks."""
 
     ticks: int
-    missed: int
-    late_decisions: int
-    period: float  # s, mean time between two
-    period_p99: float  # s, of the difference from the nominal one
+    missed: int | None  # None without traces
+    late_decisions: int | None
+    period: float | None  # s, mean time between two; None in lockstep
+    period_p99: float | None  # s, of the difference from the nominal one
     lateness_p50: float | None  # s; None without traces
     lateness_p99: float | None
     compute_p50: float | None
@@ -65,30 +66,41 @@ class Drift:
     name: str
     low: float  # of what was seen in simulation, as the policy sees it
     high: float
-    outside: float  # share of the ticks that are further outside than a tenth of the range
-    farthest: float  # ranges beyond it, the most
+    # Share of the ticks that are further outside than a tenth of the range; None: never observed.
+    outside: float | None
+    farthest: float | None  # ranges beyond it, the most
 
 
 def channels(signals: Signals, stale: dict[str, float]) -> list[Channel]:
-    """Returns the statistics of every received topic."""
+    """Returns the statistics of every received topic.
+
+    Args:
+        signals: of one recording.
+        stale: share of stale samples by topic, of those that were compared.
+    """
     # If some messages of a topic lack a term, use the stream with the most messages.
     fullest = {s.topic: s for s in sorted(signals.streams, key=lambda s: len(s.received))}
     streams = [s for s in signals.streams if fullest[s.topic] is s]
-    return [_channel(signals, stream, stale.get(stream.topic, 0.0)) for stream in streams]
+    return [_channel(signals, stream, stale.get(stream.topic)) for stream in streams]
 
 
-def _channel(signals: Signals, stream: SignalStream, stale: float) -> Channel:
-    steps = np.concatenate([np.zeros(0), *_steps(signals, stream)])
-    usual = float(np.median(steps)) if len(steps) else 0.0
-    lost = 0.0
+def _channel(signals: Signals, stream: SignalStream, stale: float | None) -> Channel:
+    steps, edges, count = _steps(signals, stream)
+    # What falls silent before the robot drives was heard before that.
+    every_step = steps if len(steps) else np.asarray(np.diff(stream.received))
+    usual = float(np.median(every_step)) if len(every_step) else 0.0
+    silent = np.concatenate([steps, edges])
+    lost = None
     if signals.lockstep:
-        missing, count = lacking(signals, stream)
-        lost = missing / max(count, 1)
+        missing, every = lacking(signals, stream)
+        lost = missing / every if every else None
     elif usual > 0:
-        absent = np.where(steps > GAP * usual, np.round(steps / usual) - 1, 0).sum()
+        # The next message may have been due just after the edge.
+        gaps = np.concatenate([steps, edges[edges > GAP * usual]]) / usual  # in periods
+        absent = np.where(gaps > GAP, np.round(gaps) - 1, 0).sum()
         # What was only late has come all the same.
-        absent = min(absent, max(steps.sum() / usual - len(steps), 0.0))
-        lost = float(absent / (absent + len(steps)))
+        absent = min(absent, max((gaps - 1).sum(), 0.0))
+        lost = float(absent / max(absent + count, 1))
     age = stream.received - stream.stamp
     age = age[np.isfinite(age)]
     known = len(age) > 0 and abs(np.median(age)) < OLDEST and not signals.lockstep
@@ -98,22 +110,33 @@ def _channel(signals: Signals, stream: SignalStream, stale: float) -> Channel:
         refused=stream.refused,
         rate=1 / usual if usual > 0 else 0.0,
         lost=lost,
-        longest=float(steps.max(initial=0.0)),
+        longest=float(silent.max()) if len(silent) else None,
         age=float(np.median(age)) if known else None,
         age_p99=float(np.percentile(age, 99)) if known else None,
         stale=stale,
     )
 
 
-def _steps(signals: Signals, stream: SignalStream) -> list[Floats]:
-    """Time differences between messages of a topic, within each segment."""
-    found = []
+def _steps(signals: Signals, stream: SignalStream) -> tuple[Floats, Floats, int]:
+    """Times between messages of a topic within the segments, and those to a segment's edges.
+
+    Returns:
+        Time differences of successive messages (s); time from the begin of each segment to its
+        first message, and from its last message to the end (s), or the whole of a segment without
+        a message; the number of messages.
+    """
+    steps, edges, count = [np.zeros(0)], [], 0
     for segment in signals.segments():
-        order = segment.session.order[segment.begin : segment.end]
+        session = segment.session
+        order = session.order[segment.begin : segment.end]
+        begin, end = session.received[segment.begin], session.received[segment.end - 1]
         first, last = np.searchsorted(stream.order, [order[0], order[-1]])
-        step = np.diff(stream.received[first:last])
-        found.append(step[step >= 0])  # a clock that jumped back
-    return found
+        heard = stream.received[first:last]
+        step = np.diff(heard)
+        steps.append(step[step >= 0])  # a clock that jumped back
+        edges += [heard[0] - begin, end - heard[-1]] if len(heard) else [end - begin]
+        count += len(heard)
+    return np.concatenate(steps), np.maximum(edges, 0.0), count
 
 
 def timing(signals: list[Signals]) -> ChannelTiming:
@@ -136,10 +159,10 @@ def timing(signals: list[Signals]) -> ChannelTiming:
 
     return ChannelTiming(
         ticks=sum(len(session) for session in sessions),
-        missed=sum(int(session.missed.sum()) for session in sessions),
-        late_decisions=sum(int(session.late.sum()) for session in sessions),
-        period=float(period.mean()) if len(period) else nominal,
-        period_p99=float(np.percentile(np.abs(period - nominal), 99)) if len(period) else 0.0,
+        missed=sum(int(session.missed.sum()) for session in traced) if traced else None,
+        late_decisions=sum(int(session.late.sum()) for session in traced) if traced else None,
+        period=float(period.mean()) if len(period) else None,
+        period_p99=float(np.percentile(np.abs(period - nominal), 99)) if len(period) else None,
         lateness_p50=quantile("lateness", 50),
         lateness_p99=quantile("lateness", 99),
         compute_p50=quantile("compute", 50),
@@ -171,22 +194,20 @@ def _held(interface: Interface, command: Floats) -> Floats:
 def out_of_distribution(
     signals: list[Signals], known: NDArray[np.float32], read: NDArray[np.bool_]
 ) -> list[Drift]:
-    """Compares the observation elements that are `read` (O,) with `known` ones (n, O)."""
+    """Compares the observation elements that are `read` (O,) with `known` ones (n, O).
+
+    Each counts where it was observed: a recording may lack others from beginning to end.
+    """
     seen = np.concatenate([d.observation for each in signals for d in each.sessions])
-    seen = seen[np.isfinite(seen).all(axis=1)]
     low, high = known.min(axis=0), known.max(axis=0)
     # An element that never moved has no range of its own.
     span = np.where(high > low, high - low, np.maximum(np.abs(high), 1e-6)).astype(np.float64)
     beyond = np.maximum(low - seen, seen - high) / span  # (T, O)
     names = observation_labels(signals[0].interface)
-    return [
-        Drift(
-            name=name,
-            low=float(low[i]),
-            high=float(high[i]),
-            outside=float((beyond[:, i] > MARGIN).mean()) if len(seen) else 0.0,
-            farthest=float(max(beyond[:, i].max(initial=0.0), 0.0)),
-        )
-        for i, name in enumerate(names)
-        if read[i]
-    ]
+    found = []
+    for i in np.flatnonzero(read):
+        mine = beyond[np.isfinite(seen[:, i]), i]
+        share = float((mine > MARGIN).mean()) if len(mine) else None
+        most = max(float(mine.max()), 0.0) if len(mine) else None
+        found.append(Drift(names[i], float(low[i]), float(high[i]), share, most))
+    return found

@@ -115,11 +115,11 @@ def from_channels(channels: Sequence[Channel], causes: Sequence[Hypothesis]) -> 
     explained = {topic for c in causes if c.kind == "stale" for topic in c.where}
     found = []
     for c in channels:
-        if c.stale > STALE and c.topic not in explained:
+        if c.stale is not None and c.stale > STALE and c.topic not in explained:
             text = f"{c.topic} is stale in {100 * c.stale:.0f} % of the samples"
             advice = "old values come again: look at the driver's rate and buffers"
             found.append(Finding("stale", CAUSE, c.stale, text, advice, (c.topic,), c.stale))
-        if c.lost > LOST:
+        if c.lost is not None and c.longest is not None and c.lost > LOST:
             text = (
                 f"{100 * c.lost:.0f} % of the messages of {c.topic} are lost, "
                 f"at worst for {in_ms(c.longest)}"
@@ -181,7 +181,8 @@ def from_measures(
         restless: the robot does not forget where it was pushed: a contact that comes a moment
             early makes another way of the rest of a window, so the usual window counts.
     """
-    uneven = timing.period_p99 > UNEVEN * period
+    off = timing.period_p99 or 0.0
+    uneven = off > UNEVEN * period
     found: list[Finding] = []
     noisy: dict[str, list[Measure]] = {}
     rest: dict[str, list[Measure]] = {}
@@ -219,7 +220,7 @@ def from_measures(
         advice = "the plots show where; the model lacks an effect there"
         if uneven:
             text += (
-                f"; 1 % of the ticks were recorded more than {in_ms(timing.period_p99)} off "
+                f"; 1 % of the ticks were recorded more than {in_ms(off)} off "
                 "their period: if the recorder was late and not the tick, the simulation applies "
                 "their commands too late"
             )
@@ -243,13 +244,14 @@ def _off(m: Measure, restless: bool) -> float:
 def from_ticks(timing: ChannelTiming, period: float) -> list[Finding]:
     """Returns findings about the controller's timing."""
     found, ticks = [], max(timing.ticks, 1)
-    if timing.missed / ticks > MISSED:
-        share = timing.missed / ticks
-        text = f"{timing.missed} of {timing.ticks} ticks were left out"
+    missed, late = timing.missed or 0, timing.late_decisions or 0
+    if missed / ticks > MISSED:
+        share = missed / ticks
+        text = f"{missed} of {timing.ticks} ticks were left out"
         found.append(Finding("missed", CAUSE, share, text, "the computer is too busy", (), share))
-    if timing.late_decisions / ticks > LATE_DECISIONS:
-        share = timing.late_decisions / ticks
-        text = f"{timing.late_decisions} decisions of the master came late"
+    if late / ticks > LATE_DECISIONS:
+        share = late / ticks
+        text = f"{late} decisions of the master came late"
         advice = "give the master's node more of the computer"
         found.append(Finding("late_decisions", CAUSE, share, text, advice, (), share))
     if timing.lateness_p99 is not None and timing.lateness_p99 > LATE * period:
@@ -263,17 +265,15 @@ def from_ticks(timing: ChannelTiming, period: float) -> list[Finding]:
 def from_range(drifts: Sequence[Drift], *, sparse: bool) -> list[Finding]:
     """Returns findings about untrained observations; `sparse`: little training data is known."""
     least = OUTSIDE_GOLDEN if sparse else OUTSIDE
-    out = sorted((d for d in drifts if d.outside > least), key=lambda d: -d.outside)
+    known = [(d.outside, d.name) for d in drifts if d.outside is not None]
+    out = sorted((each for each in known if each[0] > least), key=lambda each: -each[0])
     if not out:
         return []
-    names = tuple(d.name for d in out)
-    most = f", {out[0].name}" if len(names) > 1 else ""
-    text = (
-        f"{joined(names)} left the range of training{most} in {100 * out[0].outside:.0f} % of the "
-        "ticks"
-    )
+    names, share = tuple(name for _, name in out), out[0][0]
+    most = f", {names[0]}" if len(names) > 1 else ""
+    text = f"{joined(names)} left the range of training{most} in {100 * share:.0f} % of the ticks"
     advice = "the networks guess there: keep the robot inside, or train on a wider range"
-    return [Finding("drift", SYMPTOM, out[0].outside, text, advice, names, out[0].outside)]
+    return [Finding("drift", SYMPTOM, share, text, advice, names, share)]
 
 
 def from_efforts(efforts: Sequence[Saturation], usual: Sequence[float]) -> list[Finding]:

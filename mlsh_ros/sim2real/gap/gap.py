@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,15 +95,22 @@ class Gap:
             "action": {e.name: asdict(e) for e in self.saturation},
             "range": {d.name: asdict(d) for d in self.out_of_distribution},
             "tasks": {f"{e.task} {e.master}": _scored(e) for e in self.closed_loop_returns},
-            "replay": {
-                "ticks": sum(r.ticks for r in self.replayed),
-                "decisions": sum(r.decisions for r in self.replayed),
-                "different_ticks": sum(r.different_ticks for r in self.replayed),
-                "different_decisions": sum(r.different_decisions for r in self.replayed),
-                "unseen_ticks": sum(len(r.unseen) for r in self.replayed),
-            },
+            "replay": self._replay(),
         }
         return _plain(data)  # type: ignore[no-any-return]
+
+    def _replay(self) -> dict[str, int | None]:
+        """Counts of what was computed again; null where nothing was."""
+        ticks = sum(r.ticks for r in self.replayed)
+        decisions = sum(r.decisions for r in self.replayed)
+        different = sum(r.different_decisions for r in self.replayed)
+        return {
+            "ticks": ticks,
+            "decisions": decisions,
+            "different_ticks": sum(r.different_ticks for r in self.replayed) if ticks else None,
+            "different_decisions": different if decisions else None,
+            "unseen_ticks": sum(len(r.unseen) for r in self.replayed) if ticks else None,
+        }
 
     def _worst(self) -> dict[str, float | None]:
         """The largest number of each kind, for automatic checks."""
@@ -120,9 +127,9 @@ class Gap:
             "nrmse": max(errors, default=None),
             "lag": max(lags, default=None),
             "gain_error": max(gains, default=None),
-            "stale": max((c.stale for c in every), default=None),
-            "lost": max((c.lost for c in every), default=None),
-            "outside": max((d.outside for d in self.out_of_distribution), default=None),
+            "stale": _most(c.stale for c in every),
+            "lost": _most(c.lost for c in every),
+            "outside": _most(d.outside for d in self.out_of_distribution),
             "saturated": max((e.saturated for e in self.saturation), default=None),
             "lateness_p99": self.timing.lateness_p99,
             "return_loss": max(losses, default=None),
@@ -131,6 +138,11 @@ class Gap:
     def to_json(self) -> str:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    """The largest of those that are known; None if none is."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def _measured(m: Measure, skills: Sequence[str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Measure:
     gain_error: float | None  # 95 %
     lag: float | None  # s, recorded after simulated
     correlation: float | None
-    noise: float  # white part of the difference, standard deviation
+    noise: float  # white part of the difference, standard deviation; nan for single samples
     outliers: float  # share of the samples
     horizons: tuple[float, ...]  # rmse at HORIZONS
     by_skill: tuple[float, ...]  # nrmse of ticks in each skill; nan where there are none
@@ -285,7 +285,7 @@ def _usual(error: Floats, window: Ints) -> float:
 def _white(error: Floats, window: Ints) -> float:
     """Standard deviation of the change between samples, without outliers."""
     step = np.diff(error)[np.diff(window) == 0]
-    return TO_SIGMA * float(np.median(np.abs(step))) / np.sqrt(2) if len(step) else 0.0
+    return TO_SIGMA * float(np.median(np.abs(step))) / np.sqrt(2) if len(step) else np.nan
 
 
 def _horizons(
@@ -320,11 +320,16 @@ def since_switch(windows: Windows) -> Ints:
 def stale_shares(
     windows: Windows, prediction: Prediction, elements: list[Element]
 ) -> dict[str, float]:
-    """Per topic, the fraction of samples that repeat a value although the robot has moved."""
+    """Per topic, the fraction of samples that repeat a value although the robot has moved.
+
+    A topic without samples, or whose elements do not move in the simulation, has none.
+    """
     shares: dict[str, float] = {}
     for term in dict.fromkeys(element.term for element in elements):
         mine = [e for e in elements if e.term == term]
         samples = windows.samples[term]
+        if not len(samples.time) or not any(e.moves for e in mine):
+            continue
         behind = samples.time - samples.first > IN_TICKS
         now = prediction.at(term, samples.window, samples.time)
         then = prediction.at(term, samples.window, samples.first)
@@ -332,7 +337,7 @@ def stale_shares(
             [STALE_MOVES * max(e.scale, e.noise) if e.moves else np.inf for e in mine]
         )
         moved = (np.abs(now - then) > least).any(axis=1)
-        share = float((behind & moved).mean()) if len(behind) else 0.0
+        share = float((behind & moved).mean())
         shares[mine[0].topic] = max(shares.get(mine[0].topic, 0.0), share)
     return shares
 

@@ -57,10 +57,15 @@ def draw_range(drifts: list[Drift], *, key: str, label: str) -> Markup:
         axes = axes_of((4.2, height), (0.3, 0.42 / height, 0.66, 1 - 0.5 / height))
         rows = np.arange(len(drifts))
         axes.axvspan(0, 1, color=INK, alpha=0.1, lw=0)
-        reach = [1 + d.farthest for d in drifts]
+        reach = [1 + (d.farthest or 0.0) for d in drifts]
         axes.hlines(rows, 0, reach, color=INK, lw=1, alpha=QUIET)
         axes.scatter(
-            reach, rows, s=[12 + 60 * d.outside for d in drifts], color=ROBOT, zorder=3, lw=0
+            reach,
+            rows,
+            s=[12 + 60 * (d.outside or 0.0) for d in drifts],
+            color=ROBOT,
+            zorder=3,
+            lw=0,
         )
         axes.set(ylim=(len(drifts) - 0.4, -0.6), xlim=(0, None), xlabel="1: the training's range")
         axes.set_yticks(rows, [d.name for d in drifts])

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlsh_ros.evaluation.report.page import Panel, render_page
 from mlsh_ros.sim2real.gap.closed_loop_return import ClosedLoopReturn
+from mlsh_ros.sim2real.gap.data_quality import Drift
 from mlsh_ros.sim2real.gap.gap import Gap
 from mlsh_ros.sim2real.gap.measures import HORIZONS, SINCE, Measure
 from mlsh_ros.sim2real.gap.plots import (
@@ -56,6 +57,7 @@ def render(gap: Gap) -> str:
         horizons=_horizons(gap),
         last_horizon=HORIZONS[-1],
         ranges=_ranges(gap),
+        drifts=_worst_first(gap),
         replay=gap.to_dict()["replay"],
     )
 
@@ -127,9 +129,17 @@ def _far(m: Measure) -> float:
     return 0.0 if math.isnan(last) else -last
 
 
+def _worst_first(gap: Gap) -> list[Drift]:
+    """Elements by how far they left the range of training; at the end those never observed."""
+    drifts = gap.out_of_distribution
+    known = [d for d in drifts if d.outside is not None]
+    known.sort(key=lambda d: (-(d.outside or 0.0), -(d.farthest or 0.0)))
+    return known + [d for d in drifts if d.outside is None]
+
+
 def _ranges(gap: Gap) -> list[Panel]:
     """Section with observations beyond the range of training; empty without training data."""
-    worst = sorted(gap.out_of_distribution, key=lambda d: (-d.outside, -d.farthest))[:RANGES]
+    worst = [d for d in _worst_first(gap) if d.outside is not None][:RANGES]
     if not worst:
         return []
     drawing = draw_range(worst, key="inside", label="Reach of each term beyond the training")
