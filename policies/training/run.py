@@ -43,6 +43,7 @@ ALLOW = "--allow-changes"
 LOCK = ".lock"
 # What reading an array raises whose values, type or shape are not those that were saved.
 DAMAGES = (KeyError, ValueError, TypeError, OverflowError, IndexError)
+MOST_ITERATIONS = 10**9
 ABOUT_BYTES = 2**20  # of versions.json and family.json
 NETWORK_OVERHEAD = 2**16  # bytes of an ONNX file or a bundle that are no weights
 PACKAGES = ("mlsh_ros", "numpy", "torch", "mujoco", "gymnasium", "onnxruntime")
@@ -266,8 +267,15 @@ def misfit(run: Run, error: Exception) -> UserError:
 
 
 def iteration_of(run: Run, arrays: Arrays) -> int:
-    """Number of iterations of a checkpoint."""
-    return int(_number(run, arrays, "iteration", int))
+    """Number of iterations of a checkpoint.
+
+    Raises:
+        UserError: it has none, or none that a training can have.
+    """
+    number = int(_number(run, arrays, "iteration", int))
+    if not 0 <= number <= MOST_ITERATIONS:
+        raise misfit(run, ValueError(f"iteration {number:.6g}"))
+    return number
 
 
 def seconds_of(run: Run, arrays: Arrays) -> float:

@@ -223,6 +223,7 @@ def _restore(learner: Mlsh, run: Run, arrays: Arrays) -> float:
         learner.restore(arrays)
     except DAMAGES as error:
         raise misfit(run, error) from None
+    iteration_of(run, arrays)
     return seconds_of(run, arrays)
 
 
