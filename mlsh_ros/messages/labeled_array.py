@@ -132,5 +132,14 @@ def trace_layout(observation_names: tuple[str, ...], action_names: tuple[str, ..
     )
 
 
+def applied_layout(action_names: tuple[str, ...]) -> Layout:
+    """Layout of sim_node's record of a command, published when a physics step first applies it.
+
+    number: of the commands since the node was configured, from 0; time: stamp of the sensors that
+    show the end of this step, s.
+    """
+    return Layout(("number", "time"), (("command", action_names),), fractions=("time",))
+
+
 # Result of a tick, published by sim_node after every tick.
 OUTCOME = Layout(("episode", "tick", "reward", "success", "done"), fractions=("reward",))

@@ -17,6 +17,7 @@ REQUEST, RESPONSE = "decision/request", "decision/response"
 FORMER_NAMES = {"decision/answer": RESPONSE}  # in recordings of former versions
 TRACE, STATE = "skill_node/trace", "skill_node/state"
 MASTER, OUTCOME = "master_node/master", "sim_node/outcome"
+APPLIED_COMMAND = "sim_node/applied_command"  # in lockstep there is none
 WATCHDOG_STATE, WATCHDOG_BEAT = "watchdog_node/state", "watchdog_node/heartbeat"
 CALL_AGAIN = "call again"  # ends the answer to a request that may be an old one
 DIAGNOSTICS = "/diagnostics"  # REP-107: one for all robots of a domain, in no namespace
@@ -54,7 +55,8 @@ def recorded_topics(interface: Interface, *, stamped: bool, lockstep: bool) -> l
     sensors = [(r.topic, r.type) for r in topic_readers(interface.observation)]
     commands = [(w.topic, w.type) for w in command_writers(interface.action, stamped=stamped)]
     told = [Topic(name, ARRAY, True, False) for name in (REQUEST, RESPONSE, TRACE)]
-    told.append(Topic(OUTCOME, ARRAY, True, False, optional=True))  # a real robot has none
+    simulated = (OUTCOME,) if lockstep else (OUTCOME, APPLIED_COMMAND)  # a real robot has none
+    told += [Topic(name, ARRAY, True, False, optional=True) for name in simulated]
     shared = Topic(DIAGNOSTICS, DIAGNOSTIC_ARRAY, True, False)
     light = [Topic(name, kind, lockstep, False) for name, kind in (*commands, *sensors)]
     watched = Topic(WATCHDOG_STATE, TEXT, True, True, optional=True)

@@ -25,7 +25,7 @@ from mlsh_ros.messages.conversion import (
     topic_readers,
 )
 from mlsh_ros.messages.fault_injection import inject_fault
-from mlsh_ros.messages.labeled_array import OUTCOME
+from mlsh_ros.messages.labeled_array import OUTCOME, applied_layout
 from mlsh_ros.nodes.clock import steady, wall_period
 from mlsh_ros.nodes.node import (
     COMMAND,
@@ -61,9 +61,9 @@ class SimNode(CoreNode):
     An episode begins at a reset and waits, sensors flowing, for the first command. In lockstep
     the world then moves one tick for each command that carries the stamp of the last sensors; in
     realtime it moves with the clock, `real_time_factor` times as fast, and a new command acts
-    at the next physics step. In lockstep and with use_sim_time it publishes its own time on
-    /clock: that of its ticks or physics steps since the node began. Pausing stops the time, and a
-    late command delays it briefly.
+    at the next physics step, which is published on ~/applied_command. In lockstep and with
+    use_sim_time it publishes its own time on /clock: that of its ticks or physics steps since the
+    node began. Pausing stops the time, and a late command delays it briefly.
     """
 
     def __init__(self) -> None:
@@ -123,6 +123,12 @@ class SimNode(CoreNode):
         )
         self._outcome = array_message(OUTCOME)
         self._outcome_publisher = publish(Float64MultiArray, "~/outcome", TRACE)
+        self._applied_layout = applied_layout(self.interface.action_names)
+        self._applied = array_message(self._applied_layout)
+        self._count = 0  # of the commands that were applied
+        if not self.lockstep:
+            applied = "~/applied_command"
+            self._applied_publisher = publish(Float64MultiArray, applied, TRACE)
         for make, w in sinks:
             use = partial(self._on_command, w)
             commands = self.listen(make, w.topic, use, COMMAND, self.warn_refused)
@@ -198,6 +204,7 @@ class SimNode(CoreNode):
 
     def _forget_commands(self) -> None:
         self._received = self.world.command.copy()  # (1, A)
+        self._new = True  # no physics step has applied it yet
         self._awaited = set(self._topics)  # of whose command the lockstep tick still waits
         self._unanswered = 0  # physics steps since the last command
         self._waited = False  # in vain for the next one
@@ -217,7 +224,7 @@ class SimNode(CoreNode):
             if self.lockstep:  # sensors of before must not pass for those of the new episode
                 self._moment += 1
         if self.lockstep:
-            self._send_sensors()
+            self._send_sensors(self._now_ns())
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
@@ -281,7 +288,7 @@ class SimNode(CoreNode):
             writer.read(message, command[0])
             if text := violation(self.interface, command[0]):
                 raise MessageError(f"{writer.topic}: {text}")
-            self._received, self._started = command, True
+            self._received, self._started, self._new = command, True, True
             self._unanswered, self._waited = 0, False
             self._answer.set()
             self._awaited.discard(writer.topic)
@@ -294,16 +301,15 @@ class SimNode(CoreNode):
         if self._done and self.values["auto_reset"]:
             self._reset()
         elif not self._done:
-            self._send_sensors()
+            self._send_sensors(self._now_ns())
 
     def _now_ns(self) -> int:
         step = self.interface.control_dt if self.lockstep else self.interface.physics_dt
         return round(self._moment * step * 1e9)
 
-    def _send_sensors(self) -> None:
+    def _send_sensors(self, now: int) -> None:
         shown = self.world.measurements(self.world.true_state())
         fields = {name: value[0] for name, value in shown.items()}
-        now = self._now_ns() if self.simulated else self.get_clock().now().nanoseconds
         stamp = Time(nanoseconds=now).to_msg()
         first = True
         for publisher, make, reader in self._sensors:
@@ -321,7 +327,7 @@ class SimNode(CoreNode):
 
     def _ask_again(self) -> None:
         if not self._done and not self._paused:
-            self._send_sensors()
+            self._send_sensors(self._now_ns())
 
     def _run(self) -> None:
         try:
@@ -363,16 +369,22 @@ class SimNode(CoreNode):
         with self._lock:
             self._moment += 1
             self._unanswered += 1
-            if self._started and not self._done and not self._paused:
+            moves = self._started and not self._done and not self._paused
+            if moves:
                 self.world.command = self._received
-                stuck = self._fault == "stuck"
-                self.world.step_physics(
-                    np.tile(self.interface.safe_command, (1, 1)) if stuck else self._received, 1
-                )
+                stands = np.tile(self.interface.safe_command, (1, 1))
+                self.world.step_physics(stands if self._fault == "stuck" else self._received, 1)
                 self._substep += 1
                 if self._substep % self.interface.substeps == 0:
                     self._judge()
-            self._send_sensors()
+            now = self._now_ns() if self.simulated else self.get_clock().now().nanoseconds
+            if moves and self._new:
+                self._new = False
+                count, self._count = self._count, self._count + 1
+                data = self._applied_layout.pack(count, now * 1e-9, vectors=[self._received[0]])
+                self._applied.data = data
+                self._applied_publisher.publish(self._applied)
+            self._send_sensors(now)
             again = self._done and bool(self.values["auto_reset"])
         if again:
             self._reset()

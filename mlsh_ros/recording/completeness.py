@@ -15,12 +15,13 @@ from mlsh_ros.control.supervisor import State
 from mlsh_ros.messages.labeled_array import (
     OUTCOME,
     Layout,
+    applied_layout,
     request_layout,
     response_layout,
     trace_layout,
 )
+from mlsh_ros.messages.topics import APPLIED_COMMAND, REQUEST, RESPONSE, STATE, TRACE
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
-from mlsh_ros.messages.topics import REQUEST, RESPONSE, STATE, TRACE
 from mlsh_ros.recording.session_rules import is_driven, newest_tick
 from policies.bundle.manifest import Manifest
 
@@ -61,12 +62,14 @@ class Completeness:
             REQUEST: request_layout(interface.observation_names),
             RESPONSE: response_layout(manifest.skills),
             OUTCOME_TOPIC: OUTCOME,
+            APPLIED_COMMAND: applied_layout(interface.action_names),
         }
         self._decision_ticks, self._lead = manifest.decision_ticks, manifest.decision_lead
         self._sessions: dict[int, _Session] = {}  # in the order of their first messages
         self._stated = False  # a state of skill_node has been recorded
         self._started = False  # and a later one in which it began to drive
         self._outcomes: list[tuple[int, int]] = []  # episode, tick
+        self._applied: list[int] = []  # numbers of the commands that a simulator applied
         self._moments: dict[str, set[tuple[int, int]]] = {topic: set() for topic in stamped}
 
     def hear(self, topic: str, data: bytes) -> None:
@@ -89,6 +92,9 @@ class Completeness:
     def _count(self, topic: str, numbers: Mapping[str, float]) -> None:
         if topic == OUTCOME_TOPIC:
             self._outcomes.append((int(numbers["episode"]), int(numbers["tick"])))
+            return
+        if topic == APPLIED_COMMAND:
+            self._applied.append(int(numbers["number"]))
             return
         number, tick = int(numbers["session"]), int(numbers["tick"])
         session = self._sessions.get(number)
@@ -117,6 +123,8 @@ class Completeness:
             count += b - a - 1 if one == other and b > a else b  # an episode begins with tick 0
         if count:
             found.append(f"{OUTCOME_TOPIC}: {count} ticks")
+        if count := sum(max(b - a - 1, 0) for a, b in pairwise(list(self._applied))):
+            found.append(f"{APPLIED_COMMAND}: {count} commands")
         found += self._silent()
         more = [f"{len(found) - LISTED} more"] if len(found) > LISTED else []
         return [*found[:LISTED], *more]

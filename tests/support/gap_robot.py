@@ -17,7 +17,7 @@ from mlsh_ros.control.controller import Controller
 from mlsh_ros.evaluation.in_process_master import decide_with
 from mlsh_ros.messages.conversion import command_writers, topic_readers
 from mlsh_ros.messages.labeled_array import OUTCOME, trace_layout
-from mlsh_ros.messages.topics import MASTER, TRACE, recorded_topics
+from mlsh_ros.messages.topics import APPLIED_COMMAND, MASTER, TRACE, recorded_topics
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.bag_writer import Recorder
 from mlsh_ros.sim2real.data.signal_listener import Listener
@@ -66,10 +66,26 @@ class Robot:
         every: physics steps per sensor message.
         jitter: s, standard deviation of a tick's lateness.
         hears: s, standard deviation of how late the recorder hears a tick.
+        simulator: a command acts from the next physics step on, as in sim_node, which says so;
+            otherwise from its own moment on, as in a robot.
+        phase: s, from the sensors to the tick that uses them.
     """
 
-    def __init__(self, bundle, wrong=None, *, robot=None, seed=0, every=1, jitter=0.0, hears=0.0):
+    def __init__(
+        self,
+        bundle,
+        wrong=None,
+        *,
+        robot=None,
+        seed=0,
+        every=1,
+        jitter=0.0,
+        hears=0.0,
+        simulator=False,
+        phase=0.0,
+    ):
         self.bundle, self.wrong = bundle, wrong or Wrong()
+        self.simulator, self.phase, self.applied = simulator, round(phase * 1e9), []
         self.every, self.jitter, self.hears = every, jitter, hears
         self.robot = load_robot(robot or bundle.interface.robot)
         # Of the physics steps that the bundle knows: a robot may be simulated in finer ones.
@@ -120,13 +136,15 @@ class Robot:
         for n in range(-BEFORE, ticks * interface.substeps):
             now = self.now + (n + BEFORE) * pdt
             if n > 0:
+                command = self._in_force(commands, now, pdt)
                 for _ in range(self.parts):
-                    world.physics.substep(self._in_force(commands, now, pdt)[None])
+                    world.physics.substep(command[None])
             history.append({name: value[0].copy() for name, value in world.true_state().items()})
             if n % self.every == 0:
                 for reader in readers:
                     self._sense(reader, history, now, pdt, pending, frozen)
             late = abs(int(self.rng.normal(0, self.jitter) * 1e9)) if self.jitter else 0
+            late += self.phase
             if n >= 0 and n % interface.substeps == 0:
                 for topic, queue in pending.items():
                     while queue and queue[0][0] <= now + WIRE + late:
@@ -138,7 +156,15 @@ class Robot:
         self.now += (ticks * interface.substeps + BEFORE) * pdt
 
     def _in_force(self, commands, now, pdt):
-        """Mean over the physics step that ends now."""
+        """Mean over the physics step that ends now; of a simulator, the newest one."""
+        if self.simulator:
+            command = next(command for begin, command in reversed(commands) if begin <= now)
+            # As in sim_node, the session's first command begins the motion.
+            if command is not commands[0][1] and command is not (self.applied or [None])[-1]:
+                self.applied.append(command)
+                numbers = [len(self.applied) - 1, now * 1e-9, *command]
+                self.heard.append((now + WIRE, len(self.heard), APPLIED_COMMAND, numbers))
+            return self.wrong.command(np.asarray(command))
         total, end = 0.0, now
         for begin, command in reversed(commands):
             start = max(begin, now - pdt)
@@ -189,9 +215,11 @@ class Robot:
         for received, _, topic, content in sorted(self.heard, key=lambda row: row[:2]):
             if topic == TRACE:
                 listener.add_tick(received, *content)
+            elif topic == APPLIED_COMMAND:
+                listener.add_applied(np.array(content))
             else:
                 listener.add_fields(topic, received, *content)
-        return listener.finish("robot", "realtime", simulated=simulated)
+        return listener.finish("robot", "realtime", simulated=simulated or self.simulator)
 
     def messages(self):
         """(received, topic, message), in the order in which they came."""

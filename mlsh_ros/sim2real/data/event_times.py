@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.data.signals import PAUSE, RecordedSession, Segment, Signals, SignalStream
-from mlsh_ros.sim2real.data.tick_moments import Ints
-from sim.interface import Floats
+from mlsh_ros.sim2real.data.tick_moments import NANO, Ints
+from sim.interface import Floats, Interface
+
+MORE = 2  # ticks after a segment whose sensors tell whether its last ones were late
+SAME_STAMP = 1000  # ns; a float64 of seconds since 1970 differs by up to 240 ns
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,18 @@ class Timed:
     moments: Floats  # (T,) from when on each command acts
     received: Floats  # (n,) when messages came ..
     happened: Floats  # (n,) .. and when what they show was; empty: at once
+    shown: Ints  # (n,) ns, their stamps in ascending order; empty: they tell nothing
     given: Floats  # (C,) from when on each command of `orders` acts
     orders: Floats  # (C, A)
+
+    def measured(self, stream: SignalStream, chosen: NDArray[np.bool_] | Ints) -> Floats:
+        """Returns the times of measurement of some messages of a stream."""
+        time = self.when(stream.received[chosen])
+        if not len(self.shown):
+            return time
+        moment = stream.moment[chosen]  # messages with the same stamp are of the same step
+        place = np.minimum(np.searchsorted(self.shown, moment), len(self.shown) - 1)
+        return np.where(self.shown[place] == moment, self.happened[place], time)
 
     def when(self, received: Floats) -> Floats:
         """Returns the times of measurement of messages with these times of reception."""
@@ -56,11 +69,13 @@ def _between(signals: Signals, session: RecordedSession, segment: Segment) -> tu
 def timed_events(signals: Signals, segment: Segment) -> Timed:
     """Returns the times of the events in a segment.
 
-    sim_node applies a command in its next physics step, and sends sensors after every step: the
-    step that applies it begins when the sensors before the command were sent. Late steps are
-    caught up by the following ones, so the later steps limit how late each can have been due.
+    sim_node sends sensors after every physics step. Late steps are caught up by the following
+    ones, so the later steps limit how late each can have been due. It also says which step was the
+    first to apply each command. In recordings without that, it is taken to be the step that begins
+    when the sensors before the command were sent; where both come at the same time, it may have
+    been the next one.
     """
-    interface, none = signals.interface, np.zeros(0)
+    interface, none, unstamped = signals.interface, np.zeros(0), np.zeros(0, np.int64)
     session, part = segment.session, slice(segment.begin, segment.end)
     given, orders, places = session.given, session.given_command, session.given_order
     if session.traced:
@@ -68,8 +83,8 @@ def timed_events(signals: Signals, segment: Segment) -> Timed:
     ticks = session.received[part]
     if signals.lockstep:
         grid = interface.control_dt * np.arange(len(segment), dtype=np.float64)
-        return Timed(segment, grid, none, none, grid, session.command[part])
-    plain = Timed(segment, ticks, none, none, given, orders)
+        return Timed(segment, grid, none, none, unstamped, grid, session.command[part])
+    plain = Timed(segment, ticks, none, none, unstamped, given, orders)
     if not signals.simulated or not signals.streams:
         return plain
     finest = max(signals.streams, key=lambda stream: len(stream.received))
@@ -77,15 +92,64 @@ def timed_events(signals: Signals, segment: Segment) -> Timed:
     received = finest.received[inside]
     if not len(received):
         return plain
-    steps = interface.physics_dt * np.arange(len(received), dtype=np.float64)
-    happened = np.minimum.accumulate((received - steps)[::-1])[::-1] + steps
-    timed = replace(plain, received=received, happened=happened)
+    happened = _step_times(finest, inside, interface)
+    stamps = finest.moment[inside]
+    shown = stamps if (np.diff(stamps) > 0).all() else unstamped
+    timed = replace(plain, received=received, happened=happened, shown=shown)
     seen = finest.order[inside]
     moments = _obeyed(timed, seen, session.order[part], ticks, interface.physics_dt)
+    begins = not segment.begin and not session.tick[0]
+    if applied := _applied(signals, shown, happened - interface.physics_dt, new=begins):
+        return replace(timed, moments=moments, given=applied[0], orders=applied[1])
     if session.traced:
         return replace(timed, moments=moments, given=moments)
     given = _obeyed(timed, seen, places, given, interface.physics_dt)
     return replace(timed, moments=moments, given=given)
+
+
+def _step_times(stream: SignalStream, inside: NDArray[np.bool_], interface: Interface) -> Floats:
+    """(n,) s, when the physics steps that sensors of a simulator show were due.
+
+    Each message shows one step. Some come late, and the next ones catch up; a step is skipped only
+    where all that follow are later by a whole step: the recorder lost a message.
+    """
+    step = interface.physics_dt
+    first, last = np.flatnonzero(inside)[[0, -1]]
+    after = slice(first, last + 1 + MORE * interface.substeps)  # the last ones may be late, too
+    received = stream.received[after]
+    steps = step * np.arange(len(received), dtype=np.float64)
+    late = np.minimum.accumulate((received - steps)[::-1])[::-1]
+    skipped = np.round((late - late[0]) / step)
+    return np.asarray((late[0] + steps + step * skipped)[inside[after]])
+
+
+def _applied(
+    signals: Signals, shown: Ints, began: Floats, *, new: bool
+) -> tuple[Floats, Floats] | None:
+    """Returns when physics steps began to apply each command (C,), and the commands (C, A).
+
+    Args:
+        signals: of the recording.
+        shown: (n,) ns, stamps of the sensors of a segment in ascending order, or none.
+        began: (n,) s, when the physics steps that they show began.
+        new: the segment begins with its session, before which the robot may have been reset.
+
+    Returns:
+        None if the simulator does not say it, or not for all commands.
+    """
+    moment = signals.applied_moment
+    if not len(shown) or (np.diff(moment) < 0).any():
+        return None
+    first = int(np.searchsorted(moment, shown[0] + (-SAME_STAMP if new else SAME_STAMP)))
+    first = first if new else max(first - 1, 0)  # the one that is in force when it begins
+    last = int(np.searchsorted(moment, shown[-1] + SAME_STAMP))
+    number = np.r_[-1, signals.applied_number]  # with the one before
+    if first == last or (np.diff(number[first : last + 1]) != 1).any():
+        return None
+    at = np.searchsorted(shown, moment[first:last] - SAME_STAMP)
+    # Sensors that the recorder lost came earlier than the next ones.
+    lost = np.maximum(shown[at] - moment[first:last] - SAME_STAMP, 0) * NANO
+    return began[at] - lost, signals.applied_command[first:last]
 
 
 def _obeyed(timed: Timed, seen: Ints, order: Ints, came: Floats, step: float) -> Floats:

@@ -108,7 +108,7 @@ def _from_stream(
     if not abs(np.median(age) if len(age) else np.nan) < OLDEST:  # nan too
         age = age + np.nan
     whole = stream.fields[term.name][inside]
-    time = timed.when(received)
+    time = timed.measured(stream, inside)
     values = to_compared(term, unfolded(term, whole))
     return TermSamples(
         np.zeros(len(time), np.int64), time, time - age, first_times(time, whole), values

@@ -21,8 +21,8 @@ from mlsh_ros.messages.conversion import (
     stamp_of,
     topic_readers,
 )
-from mlsh_ros.messages.labeled_array import OUTCOME, Layout, trace_layout
-from mlsh_ros.messages.topics import MASTER, TRACE
+from mlsh_ros.messages.labeled_array import OUTCOME, Layout, applied_layout, trace_layout
+from mlsh_ros.messages.topics import APPLIED_COMMAND, MASTER, TRACE
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.observation_check import ObservationCheck
 from mlsh_ros.sim2real.data.angle_wraps import unwrap_streams
@@ -33,8 +33,7 @@ from mlsh_ros.sim2real.data.signals import (
     Signals,
     SignalStream,
     because,
-    behind,
-    lacking,
+    out_of_step,
 )
 from mlsh_ros.sim2real.data.tick_moments import NANO, moments
 from mlsh_ros.sim2real.data.untraced_sessions import CommandRow, untraced_sessions
@@ -45,7 +44,6 @@ from sim.interface import Floats, Interface
 Row = tuple[int, int, int, dict[str, Floats]]
 MODES = (LOCKSTEP, "realtime")
 UNTRACED = "no trace of skill_node is in it: skills and decisions are not compared"
-ASTRAY = 2  # ticks that a topic may be recorded out of step: messages overtake each other
 
 
 class Listener:
@@ -70,7 +68,7 @@ class Listener:
         }
         commands = self._command_topics = {topic for topic, _ in self._writers}
         self._silent = commands - {*self._readers}  # once there are ticks
-        self.topics = {*self._readers, *commands, TRACE, MASTER, OUTCOME_TOPIC}
+        self.topics = {*self._readers, *commands, TRACE, MASTER, OUTCOME_TOPIC, APPLIED_COMMAND}
         self._trace = trace_layout(interface.observation_names, interface.action_names)
         self._sensors: dict[str, list[Row]] = {topic: [] for topic in self._readers}
         self._partly: dict[str, list[Row]] = {topic: [] for topic in self._readers}
@@ -79,6 +77,8 @@ class Listener:
         self._ticks: list[tuple[int, int, str, NDArray[np.float64]]] = []
         self._commands: list[CommandRow] = []
         self._outcomes: list[tuple[int, NDArray[np.float64]]] = []
+        self._applied_layout = applied_layout(interface.action_names)
+        self._applied: list[NDArray[np.float64]] = []
         self._master = ""
         self._count = 0
         self._origin: int | None = None
@@ -114,6 +114,8 @@ class Listener:
                 self._ticks.append((*at, self._master, self._numbers(message, self._trace)))
             elif topic == OUTCOME_TOPIC:
                 self._outcomes.append((at[0], self._numbers(message, OUTCOME)))
+            elif topic == APPLIED_COMMAND:
+                self.add_applied(self._numbers(message, self._applied_layout))
             elif topic == MASTER:
                 self._master = str(message.data)
             elif topic in self.topics:
@@ -131,6 +133,10 @@ class Listener:
     def add_tick(self, received: int, master: str, numbers: NDArray[np.float64]) -> None:
         """Add the numbers of a trace, in the order of its layout."""
         self._ticks.append((*self._place(received), master, numbers))
+
+    def add_applied(self, numbers: NDArray[np.float64]) -> None:
+        """Add the numbers of a command that a simulator applied, in the order of its layout."""
+        self._applied.append(numbers)
 
     def _place(self, received: int) -> tuple[int, int]:
         """Returns the number of the next message, and its time in ns since the first."""
@@ -230,6 +236,7 @@ class Listener:
             )
         if not self._ticks:
             notes.append(UNTRACED)
+        applied = np.array(self._applied).reshape(-1, self._applied_layout.size)
         found = Signals(
             name=name,
             interface=self.interface,
@@ -239,11 +246,14 @@ class Listener:
             streams=streams,
             outcome_order=np.array([at for at, _ in self._outcomes], np.int64),
             outcome=np.array([row for _, row in self._outcomes]).reshape(-1, OUTCOME.size),
+            applied_number=applied[:, 0].astype(np.int64),
+            applied_moment=np.round(applied[:, 1] / NANO).astype(np.int64),
+            applied_command=applied[:, 2:],
             wraps=wraps,
             notes=notes,
         )
         if found.lockstep and self._ticks:
-            notes += _out_of_step(found)
+            notes += out_of_step(found)
         return found
 
     def _waited(self) -> bool:
@@ -382,19 +392,3 @@ def _stream(
         refused=len(refused),
         reason=refused[0] if refused else "",
     )
-
-
-def _out_of_step(signals: Signals) -> list[str]:
-    """Reports messages that the recorder of a lockstep simulation lost or received late."""
-    notes = []
-    for stream in signals.streams:
-        lost, count = lacking(signals, stream)
-        if lost:
-            text = f"{lost} of {count} messages of {stream.topic} are missing: in lockstep the "
-            notes.append(f"{text}nodes wait for every message, so the recorder lost them")
-    if (apart := behind(signals)) > ASTRAY:
-        notes.append(
-            "the recorder fell behind: messages of the same time are recorded up to "
-            f"{apart} ticks apart; they are matched by their time stamps"
-        )
-    return notes

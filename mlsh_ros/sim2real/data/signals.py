@@ -20,6 +20,7 @@ LOCKSTEP = "lockstep"  # the mode
 PAUSE = 0.5  # s of silence, or of a clock's jump, that ends a segment: no window lies across it
 MOST = 110  # characters of notes behind an error, but for one that is longer
 NOTE = 200  # characters of one note: what it is about, and the reason
+ASTRAY = 2  # ticks that a topic may be recorded out of step: messages overtake each other
 SHORTEST = 5  # ticks; a shorter segment says nothing
 SAME = 1e-6  # s; moments that are nearer differ by rounding
 DONE = OUTCOME.scalars.index("done")
@@ -105,6 +106,10 @@ class Signals:
     # Of sim_node, one for each tick of its episodes, n of them, in the order of reception.
     outcome_order: Ints  # (n,) place among all messages
     outcome: Floats  # (n, 5) in the order of `OUTCOME.scalars`
+    # Of sim_node in real time, one for each command that it applied, n of them.
+    applied_number: Ints  # (n,) consecutive
+    applied_moment: Ints  # (n,) ns, stamp of the sensors that show the first physics step with it
+    applied_command: Floats  # (n, A)
     wraps: list[Wrap] = field(default_factory=list)  # angles that jump by a turn, unannounced
     notes: list[str] = field(default_factory=list)  # what could not be used, in words
 
@@ -187,6 +192,22 @@ def behind(signals: Signals) -> int:
             apart = stream.moment[newest[known]] - session.moment[known]
             most = max(most, int(np.abs(apart).max()) // period)
     return most
+
+
+def out_of_step(signals: Signals) -> list[str]:
+    """Reports messages that the recorder of a lockstep simulation lost or received late."""
+    notes = []
+    for stream in signals.streams:
+        lost, count = lacking(signals, stream)
+        if lost:
+            text = f"{lost} of {count} messages of {stream.topic} are missing: in lockstep the "
+            notes.append(f"{text}nodes wait for every message, so the recorder lost them")
+    if (apart := behind(signals)) > ASTRAY:
+        notes.append(
+            "the recorder fell behind: messages of the same time are recorded up to "
+            f"{apart} ticks apart; they are matched by their time stamps"
+        )
+    return notes
 
 
 def because(notes: Sequence[str]) -> str:

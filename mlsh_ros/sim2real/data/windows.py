@@ -108,7 +108,7 @@ def _start(signals: Signals, timed: Timed, tick: int) -> float:
     for stream in signals.streams if not signals.lockstep else ():
         place = int(np.searchsorted(stream.order, order)) - 1
         if place >= 0 and not _of_task(signals.interface, stream):
-            came = float(timed.when(stream.received[place : place + 1])[0])
+            came = float(timed.measured(stream, np.array([place]))[0])
             seen += [came] if came <= moment else []
     newest = max(seen)
     return float((newest if newest > seen[0] else moment) + min(tick, 0) * period)

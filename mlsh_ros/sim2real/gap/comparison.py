@@ -13,7 +13,6 @@ from mlsh_ros.sim2real.data.windows import Windows, make_windows, merge, subsamp
 from mlsh_ros.sim2real.gap.candidates import CLEARER, MATERIAL, NATS, corrected
 from mlsh_ros.sim2real.gap.hypotheses import Hypothesis, Search
 from mlsh_ros.sim2real.gap.measures import Measure, measure
-from mlsh_ros.sim2real.replay.late_commands import late_commands
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import SMALLEST, AssumedRobot, Element, elements_of
@@ -126,17 +125,6 @@ def _compared(
             f"{', '.join(s.name for s in signals)}: no sensor of robot {interface.robot} is "
             f"recorded{because(notes)}"
         )
-    if all(each.simulated and not each.lockstep for each in signals) and not restless:
-        windows, late = late_commands(open_loop, windows, nominal, elements)
-        if late:
-            most = 1e3 * interface.physics_dt * max(each.steps for each in late)
-            notes.append(
-                f"the simulator applied {len(late)} of {sum(s.ticks for s in signals)} commands "
-                f"up to {most:.0f} ms late, as it does on a busy computer: the comparison applies "
-                "them as late"
-            )
-            nominal = open_loop.follow(windows)
-            elements = elements_of(interface, nominal, windows, memory, open_loop.model)
     skipped = {t.name for t in interface.observation if not t.mujoco.task}
     skipped -= {e.term for e in elements}
     if skipped:

@@ -31,7 +31,7 @@ from sim.tasks.base import TaskFamily
 from sim.tasks.family_calls import FamilyCalls
 
 SHORT_STEP = 4e-3  # s per physics step, from which on a robot hardly moves otherwise
-FINEST = 10  # samples of the simulation per tick; in between it is interpolated
+SAMPLE = 2e-3  # s between samples of shorter physics steps; in between it is interpolated
 SETTLE = 0.5  # s at the safe command until the robot stands on its floor
 NUDGED, PUSH = 6, 0.02  # windows, and how far, in each term's unit
 Layouts = Callable[[dict[str, Floats]], dict[str, Floats] | None]
@@ -168,7 +168,8 @@ class OpenLoopReplay:
     def stride(self) -> int:
         """Number of physics steps per sample."""
         steps = self.interface.substeps
-        return next(n for n in range(1, steps + 1) if steps % n == 0 and steps // n <= FINEST)
+        most = max(1, int(SAMPLE / self.interface.physics_dt + SAME))
+        return next(n for n in range(most, 0, -1) if steps % n == 0)
 
     @property
     def fine(self) -> int:
