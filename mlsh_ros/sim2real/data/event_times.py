@@ -34,7 +34,7 @@ class Timed:
             return time
         moment = stream.moment[chosen]  # messages with the same stamp are of the same step
         place = np.minimum(np.searchsorted(self.shown, moment), len(self.shown) - 1)
-        return np.where(self.shown[place] == moment, self.happened[place], time)
+        return np.asarray(np.where(self.shown[place] == moment, self.happened[place], time))
 
     def when(self, received: Floats) -> Floats:
         """Returns the times of measurement of messages with these times of reception."""

@@ -26,22 +26,21 @@ from mlsh_ros.messages.topics import APPLIED_COMMAND, MASTER, TRACE
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.observation_check import ObservationCheck
 from mlsh_ros.sim2real.data.angle_wraps import unwrap_streams
+from mlsh_ros.sim2real.data.signal_streams import Row, streams_of
 from mlsh_ros.sim2real.data.signals import (
     LOCKSTEP,
     SHORTEST,
     RecordedSession,
     Signals,
-    SignalStream,
     because,
     out_of_step,
 )
+from mlsh_ros.sim2real.data.simulated_time import retime, simulated_time
 from mlsh_ros.sim2real.data.tick_moments import NANO, moments
 from mlsh_ros.sim2real.data.untraced_sessions import CommandRow, untraced_sessions
 from sim.errors import UserError
 from sim.interface import Floats, Interface
 
-# A sensor message: place among all, ns since the first, stamp in ns, and its fields.
-Row = tuple[int, int, int, dict[str, Floats]]
 MODES = (LOCKSTEP, "realtime")
 UNTRACED = "no trace of skill_node is in it: skills and decisions are not compared"
 
@@ -204,13 +203,15 @@ class Listener:
             UserError: there is neither a tick nor a command, or no usable sensor message.
         """
         self._use_parts()
+        unknown = mode not in MODES and self._waited()
+        notes = [] if unknown or mode == LOCKSTEP else self._use_simulated_time()
         streams = [
             stream
             for topic, rows in self._sensors.items()
-            for stream in _streams(topic, rows, self._origin or 0, self._refused.get(topic, []))
+            for stream in streams_of(topic, rows, self._origin or 0, self._refused.get(topic, []))
         ]
-        notes = self._notes()
-        if mode not in MODES and self._waited():
+        notes += self._notes()
+        if unknown:
             if not self._ticks:
                 raise UserError(
                     f"recording {name}: its time stamps are those of lockstep, where time is "
@@ -279,6 +280,22 @@ class Listener:
                 rows[:] = sorted([*rows, *self._partly[topic]], key=lambda row: row[0])
             else:
                 self._partly[topic].clear()
+
+    def _use_simulated_time(self) -> list[str]:
+        """Count all times in the simulated time of the stamps; returns a note if they have one."""
+        rows = max(self._sensors.values(), key=len, default=[])
+        received, stamp = (np.array([row[at] for row in rows], np.int64) for at in (1, 2))
+        convert = simulated_time(received, stamp, self._origin or 0)
+        if convert is None:
+            return []
+        every: list[list[Any]] = [*self._sensors.values(), self._ticks, self._commands]
+        for messages in every:
+            retime(messages, convert)
+        self._origin = int(stamp[0])
+        return [
+            "its stamps are of a simulated clock that did not run with real time: all times are "
+            "those of this clock"
+        ]
 
     def _notes(self) -> list[str]:
         notes = [
@@ -361,34 +378,3 @@ def listen(
     for topic, kind, received, message in entries:
         listener.take(topic, kind, received, message)
     return listener.finish(name, mode)
-
-
-def _streams(
-    topic: str, rows: Sequence[Row], origin: int, refused: Sequence[str]
-) -> list[SignalStream]:
-    """Returns one stream for all terms of the same messages; usually a single one."""
-    shown: dict[bytes, list[str]] = {}
-    for name in dict.fromkeys(name for row in rows for name in row[3]):
-        mask = np.array([name in row[3] for row in rows])
-        shown.setdefault(mask.tobytes(), []).append(name)
-    return [
-        _stream(topic, [row for row in rows if names[0] in row[3]], names, origin, refused)
-        for names in shown.values()
-    ]
-
-
-def _stream(
-    topic: str, rows: Sequence[Row], names: Sequence[str], origin: int, refused: Sequence[str]
-) -> SignalStream:
-    stamps = np.array([row[2] for row in rows], np.int64)
-    return SignalStream(
-        topic=topic,
-        order=np.array([row[0] for row in rows]),
-        received=np.array([row[1] for row in rows]) * NANO,
-        # Differences of integers: a float does not hold ns since 1970.
-        stamp=np.where(stamps > 0, (stamps - origin) * NANO, np.nan),
-        moment=stamps,
-        fields={name: np.array([row[3][name] for row in rows]) for name in names},
-        refused=len(refused),
-        reason=refused[0] if refused else "",
-    )
