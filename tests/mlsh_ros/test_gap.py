@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+from mlsh_ros.messages.topics import APPLIED_COMMAND, TRACE
+from mlsh_ros.sim2real.data.simulated_time import simulated_time
 from mlsh_ros.sim2real.data.window_plan import plan_for
 from mlsh_ros.sim2real.data.windows import make_windows
 from mlsh_ros.sim2real.gap.analysis import analyze_signals
@@ -23,7 +25,7 @@ from policies.bundle.task_compatibility import resolve_task
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_sim_params
-from tests.support.gap_robot import Robot, Wrong
+from tests.support.gap_robot import START, Robot, Wrong
 from tests.support.synthetic_recording import synthesize_recording
 
 MASTERS = ("goal-0", "goal-1")
@@ -182,6 +184,64 @@ def test_a_command_whose_application_is_not_recorded_is_taken_from_the_order(mov
     signals = Robot(moving, seed=5, simulator=True).drive("goal-1", sessions=3).signals()
     gap = analyze_signals(moving, [without(signals, lost)], [])
     assert gap.verdict == [NO_GAP]
+
+
+def in_simulated_time(robot, rate):
+    """What is heard of a simulator whose clock begins at 0 and runs at `rate` of real time."""
+    heard = []
+    for received, order, topic, content in robot.heard:
+        if topic == APPLIED_COMMAND:
+            number, time, *command = content
+            content = [number, time - START * 1e-9, *command]
+        elif topic != TRACE:
+            stamp, fields = content
+            content = (stamp - START, fields)
+        heard.append((START + round((received - START) / rate), order, topic, content))
+    robot.heard = heard
+    return robot
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.9, 1.0, 1.1, 20.0])
+@pytest.mark.parametrize("silent", [False, True], ids=["applied", "order"])
+def test_simulated_time_is_the_time_of_the_robot(moving, rate, silent):
+    """However fast it runs: half a second of a simulator at half the speed is a quarter."""
+    robot = Robot(moving, seed=5, simulator=True).drive("goal-1", sessions=3)
+    signals = in_simulated_time(robot, rate).signals()
+    gap = analyze_signals(moving, [without(signals, slice(None)) if silent else signals], [])
+    assert gap.verdict[0].startswith("no gap"), gap.verdict
+    assert max(m.nrmse for m in gap.measures if m.element.moves) < 1e-3
+    assert gap.timing.period == pytest.approx(moving.interface.control_dt, rel=0.01)
+
+
+def test_stamps_of_another_clock_are_no_simulated_time():
+    """Of a clock that was not set, that stands still, jumps back, or counts in another unit."""
+    received, origin = np.arange(100, dtype=np.int64) * 10**7, 10**18
+    passed = received // 2
+    assert simulated_time(received, passed, origin) is not None
+    for stamp in (
+        received,  # as fast, from 0
+        origin + received,
+        origin + passed,  # the recorder's own clock, and a sensor that gets later
+        0 * received,
+        np.where(received < 5 * 10**8, passed, passed - 10**8),
+        received // 1000,
+        1000 * received,
+        received // 5 // 10**8 * 10**8,  # a stamp that rarely changes
+    ):
+        assert simulated_time(received, stamp, origin) is None, stamp[-3:]
+    assert simulated_time(received[:0], received[:0], origin) is None
+
+
+def test_an_accelerometer_is_compared_at_every_physics_step():
+    """It jumps from one step to the next: no value between two of them is one that it shows."""
+    bundle = load_bundle("body_bandits")
+    robot = Robot(bundle, seed=5, simulator=True).drive(next(iter(bundle.manifest.masters)))
+    gap = analyze_signals(bundle, [robot.signals()], [])
+    assert gap.findings == []
+    assert gap.notes == ["not compared, because it did not move: scan"]  # 24 beams, and no wall
+    shown = {m.element.name: m.usual / m.element.size for m in gap.measures if m.element.moves}
+    assert "acceleration.x" in shown
+    assert max(shown.values()) < 0.01, shown
 
 
 @pytest.mark.parametrize("wrong", ["weak", "stuck"])

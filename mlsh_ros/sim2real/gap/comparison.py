@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -188,8 +189,15 @@ def _unmoved(
         raise UserError(
             f"the robot did not move: {why}; record a drive with motion{because(notes)}"
         )
-    still = ", ".join(e.name for e in elements if e.still)
+    still = ", ".join(_names([e for e in elements if e.still], elements))
     return [f"not compared, because it did not move: {still}"] if still else []
+
+
+def _names(some: Sequence[Element], elements: Sequence[Element]) -> list[str]:
+    """Returns the names of elements, or that of their term if they are all that it has."""
+    count = Counter(e.term for e in elements)
+    whole = {term for term, n in Counter(e.term for e in some).items() if n == count[term]}
+    return list(dict.fromkeys(e.term if e.term in whole else e.name for e in some))
 
 
 def _restless(memory: dict[str, Floats], open_loop: OpenLoopReplay) -> bool:
