@@ -343,6 +343,7 @@ def test_what_did_not_move_beside_others_is_named(omni, said, tmp_path):
         rows.append((received, topic, message))
     found = analyze(omni, [mcap(tmp_path / "bag.mcap", rows)])
     assert found.notes == ["not compared, because it did not move: position.y, velocity.y"]
+    assert found.verdict == [f"{NO_GAP} in what could be compared"]
 
 
 @pytest.fixture(scope="module")
