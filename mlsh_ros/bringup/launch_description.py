@@ -68,11 +68,12 @@ def _nodes(context: LaunchContext, graph: Graph) -> list[Any]:
     given = {name: LaunchConfiguration(name).perform(context) for name in names}
     # An included launch file does not reveal which arguments were given and which are defaults.
     told = {text.partition(":=")[0] for text in sys.argv if ":=" in text}
+    # From here on there is one namespace: that in which the nodes will be.
+    given["namespace"] = _joined(context.launch_configurations.get(PUSHED, ""), given["namespace"])
     values = resolve_arguments(graph, graph.resolve(given), told)
-    pushed = context.launch_configurations.get(PUSHED, "")
     parameters = graph.parameters(values)
     specs = graph.enabled_nodes(values)
-    renamed = graph.remappings({**values, "namespace": _joined(pushed, values["namespace"])})
+    renamed = graph.remappings(values)
     rest = [_node(graph, spec, parameters[spec.name], values, renamed) for spec in specs[1:]]
     later = _When(specs[0].ready_message, rest)
     on_exit = _on_exit if specs[0].required else later.on_exit
@@ -131,10 +132,10 @@ def _node(
 
 
 def _joined(outer: str, namespace: str) -> str:
-    """A namespace inside a pushed one, as launch_ros joins them."""
-    if namespace.startswith("/"):
+    """A namespace inside a pushed one, as launch_ros joins them; absolute, so joined once."""
+    if namespace.startswith("/") or not (above := outer.strip("/")):
         return namespace
-    return "/".join(part for part in (outer.rstrip("/"), namespace) if part)
+    return "/".join(("", above, namespace)).rstrip("/")
 
 
 def _on_exit(event: ProcessExited, context: LaunchContext) -> list[Any] | None:

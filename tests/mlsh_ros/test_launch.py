@@ -908,6 +908,48 @@ def test_launch_gives_a_world_its_own_clock(graph, stand_in):
     assert all(node["remappings"] == [] for node in started(path).values())
 
 
+@pytest.mark.parametrize(
+    ("pushed", "namespace", "where"),
+    [
+        ("", "", ""),
+        ("", "r1", "/r1"),
+        ("/r1", "", "/r1"),
+        ("r1", "", "/r1"),
+        ("/fleet/r1", "", "/fleet/r1"),
+        ("/fleet", "r1", "/fleet/r1"),
+        ("/fleet", "/r1", "/r1"),
+        ("/", "", ""),
+    ],
+)
+@graphs
+def test_a_parameter_file_is_judged_in_the_namespace_in_which_the_nodes_are(
+    graph, stand_in, tmp_path, pushed, namespace, where
+):
+    """ROS ignores a section of another namespace: an emergency stop would be off without a word.
+
+    Law: a file is accepted if and only if its section is where launch puts the nodes.
+    """
+    path, params = TREE / "launch" / f"{graph.name}.launch.py", tmp_path / "params.yaml"
+    given = {"ros_namespace": pushed, "namespace": namespace, "params_file": str(params)}
+    places = {"", "/r1", "/fleet", "/fleet/r1"}
+    assert where in places
+    for place in places:
+        params.write_text(f"{place}/skill_node: {{ros__parameters: {{estop: true}}}}\n")
+        if place != where:
+            with pytest.raises(UserError, match=rf"no node of this graph is at '?{place}/skill"):
+                started(path, **given)
+            continue
+        for node in started(path, **given).values():
+            own = node["namespace"]  # launch_ros puts a relative one behind the pushed one
+            absolute = own if own.startswith("/") else f"{pushed.rstrip('/')}/{own}"
+            assert absolute.rstrip("/") == where
+    # What the file says for all nodes is the argument, where the nodes are and only there.
+    params.write_text(f"{where}/**: {{ros__parameters: {{mode: lockstep}}}}\n")
+    if graph.simulates:
+        modes = [node["parameters"][0].get("mode") for node in started(path, **given).values()]
+        assert {mode.args[0] for mode in modes if mode is not None} == {"lockstep"}
+
+
 def test_launch_warns_of_an_argument_that_it_would_ignore(stand_in, monkeypatch):
     """One of the command line; others are of a launch file that includes this one."""
     monkeypatch.setattr(
