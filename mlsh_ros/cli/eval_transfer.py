@@ -131,3 +131,5 @@ def _show(summary: TransferSummary) -> None:
         f"{len(summary.tasks)} task(s) {fewest} to {most} are solved; {summary.episodes} "
         f"episodes, {last.steps:,} steps per task, {summary.seconds:.0f} s"
     )
+    if summary.divergence:
+        say(f"warning: {summary.learner}: {summary.divergence}")

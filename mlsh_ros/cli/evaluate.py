@@ -138,6 +138,7 @@ def _map(
     overwrite: bool,
 ) -> None:
     from mlsh_ros.evaluation.robustness import map_image, points_of, robustness
+    from mlsh_ros.evaluation.scores import stopped_by
     from sim.files.output import json_text, write_result
 
     with progress_bar() as progress:
@@ -149,10 +150,8 @@ def _map(
     write_result(dict(zip(files, contents, strict=True)), overwrite=overwrite)
     say(f"score without a difference: {percent(found.nominal.score)}")
     if found.nominal.stopped:
-        say(
-            "warning: skill_node would have stopped the robot in "
-            f"{found.nominal.stopped:.0%} of these episodes"
-        )
+        who = stopped_by(found.nominal.diverged)
+        say(f"warning: {who} in {found.nominal.stopped:.0%} of these episodes")
     for axis in axes:
         say(found.verdict(axis.name))
     say(f"map: {files[1]} and .json")
@@ -208,11 +207,8 @@ def show(result: Evaluation) -> None:
     for line in result.lines:
         if line.punctuality:
             say(line.punctuality)
-        if line.faults:
-            say(
-                f"warning: {line.task}: skill_node would have stopped the robot in "
-                f"{len(line.faults)} of {line.episodes} episodes, the first: {line.faults[0]}"
-            )
+        if line.stops:
+            say(f"warning: {line.task}: {line.stops}")
     for change in result.changes:
         say(change)
     for each in result.sharing:

@@ -199,6 +199,8 @@ def finetune(
     # Numbers of a topic may have another unit than the task's rewards in simulation.
     for line in remarks(result, same_unit=reward_topic is None):
         say(line)
+    for text in found.divergences:
+        say(f"warning: {text}")
     say(f"curves: {files[1]} and .csv")
     say(
         f"parity torch / ONNX Runtime: {result.parity.worst:.1e} (at most {TOLERANCE:g}); "

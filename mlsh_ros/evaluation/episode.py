@@ -27,7 +27,9 @@ class Episode:
     lateness: Floats | None  # (T,) s, start of the tick after its time; None offline
     compute: Floats | None  # (T,) s, sensors to command; None offline
     missed: int | None = None  # ticks left out because the computer was late; None offline
-    fault: str = ""  # offline: the rule that was broken, as skill_node would say it
+    # Offline: the rule that was broken, as skill_node would say it, and that it diverged.
+    fault: str = ""
+    diverged: bool = False  # offline: the simulation did, which ended the episode
 
     @property
     def value(self) -> float:

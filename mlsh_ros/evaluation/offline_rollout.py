@@ -2,8 +2,9 @@
 
 The safety rules of skill_node are checked here too, except those about time and other nodes. The
 first one that an episode violates is stored with it. The simulation continues where skill_node
-would stop the robot, so that scores can be compared. Values that are not finite end the evaluation
-with an error.
+would stop the robot, so that scores can be compared. A simulation that diverges ends its episode,
+which is not solved; this is stored as well. Values that are not finite end the evaluation with an
+error.
 """
 
 from __future__ import annotations
@@ -81,7 +82,10 @@ def run_episode(
         rewards.append(float(outcome.reward[0]))
         done = bool((outcome.terminated | outcome.truncated)[0])
         success = bool(world.success(fields)[0])
-    if not outcome.diverged[0]:
+    diverged = bool(outcome.diverged[0])
+    if diverged:
+        judge.add(f"the simulation diverged at tick {len(ticks) - 1}")
+    else:
         watch(world, None)
     return Episode(
         task=label,
@@ -97,6 +101,7 @@ def run_episode(
         lateness=None,
         compute=None,
         fault=judge.text,
+        diverged=diverged,
     )
 
 
@@ -115,6 +120,10 @@ class FirstFault:
             self._safety_monitor.check(tick, fields, now)
         except FaultError as error:
             self.text = f"tick {tick.tick}: {error}"
+
+    def add(self, text: str) -> None:
+        """Store what ended the episode, after the violation if there was one."""
+        self.text = f"{self.text}; {text}" if self.text else text
 
 
 def default_safety_monitor(bundle: Bundle) -> SafetyMonitor:

@@ -66,7 +66,10 @@ class Point:
     values: dict[str, float]
     score: float  # 0 random, 1 optimum, mean over tasks; of the nominal model's bounds
     success: float  # fraction of episodes
-    stopped: float  # fraction of episodes in which skill_node would have stopped the robot
+    # Fraction of episodes in which skill_node would have stopped the robot, or the simulation
+    # diverged; and of those in which it did.
+    stopped: float
+    diverged: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class RobustnessMap:
     pairs: dict[tuple[str, str], list[Point]]  # the second one runs fastest
 
     def verdict(self, name: str) -> str:
-        """Describes an axis: where the score is kept, and where the robot would be stopped."""
+        """Describes an axis: where the score is kept, and where episodes would be stopped."""
         return "; ".join(filter(None, (self._kept(name), self._stopped(name))))
 
     def _stopped(self, name: str) -> str:
@@ -91,9 +94,12 @@ class RobustnessMap:
         if not bad:
             return ""
         (part, value), *more = bad
+        who = "skill_node would stop the robot"
+        if any(p.diverged for p in points):
+            who += ", or the simulation diverges,"
         return ", ".join(
             [
-                f"skill_node would stop the robot in {part:.0%} of the episodes at {value:.3g}",
+                f"{who} in {part:.0%} of the episodes at {value:.3g}",
                 *(f"{part:.0%} at {value:.3g}" for part, value in more),
             ]
         )
@@ -203,9 +209,13 @@ def robustness(
         done = run_offline(cases, episodes=episodes, seed=seed, around=around)
         on_point()
         scores = [limit_of[e.task].normalize(e.value) for e in done]
-        success = float(np.mean([e.success for e in done]))
-        stopped = float(np.mean([bool(e.fault) for e in done]))
-        return Point(values, float(np.mean(scores)), success, stopped)
+        # Where the reward is a cost, an episode that is cut off costs less than a whole one.
+        scores = [min(s, 0.0) if e.diverged else s for s, e in zip(scores, done, strict=True)]
+        success, stopped, diverged = (
+            float(np.mean(part))
+            for part in zip(*((e.success, bool(e.fault), e.diverged) for e in done), strict=True)
+        )
+        return Point(values, float(np.mean(scores)), success, stopped, diverged)
 
     return RobustnessMap(
         measured=what,

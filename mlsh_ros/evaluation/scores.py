@@ -50,12 +50,21 @@ class TaskScore:
     compute_p99: float | None  # s, 99th percentile of that
     ticks: int  # number of ticks in all episodes
     missed_ticks: int | None  # ticks left out in all episodes; None offline
-    faults: tuple[str, ...] = ()  # each rule that an episode broke, offline
+    faults: tuple[str, ...] = ()  # why each of the episodes with a fault has one, offline
+    diverged: int = 0  # number of episodes in which the simulation diverged, offline
 
     @property
     def normalized(self) -> float:
         """Normalized score: 0 for a random policy, 1 for the optimum."""
         return self.reference_returns.normalize(self.return_mean)
+
+    @property
+    def stops(self) -> str:
+        """Says which part of the episodes has a fault, and the first one; empty without."""
+        if not self.faults:
+            return ""
+        share = f"{len(self.faults)} of {self.episodes} episodes"
+        return f"{stopped_by(self.diverged)} in {share}, the first: {self.faults[0]}"
 
     @property
     def punctuality(self) -> str:
@@ -134,6 +143,16 @@ class Evaluation:
         }
 
 
+def stopped_by(diverged: float) -> str:
+    """Returns what stops episodes with a fault, as the begin of a sentence.
+
+    Args:
+        diverged: 0 if no simulation did.
+    """
+    robot = "skill_node would have stopped the robot"
+    return f"{robot}, or the simulation diverged," if diverged else robot
+
+
 def summarize(
     cases: Sequence[EvaluationCase],
     backend: str,
@@ -200,6 +219,7 @@ def _line(case: EvaluationCase, episodes: list[Episode], limit: ReferenceReturns
         ticks=sum(len(e.skill) for e in episodes),
         missed_ticks=sum(counted) if counted else None,
         faults=tuple(f"episode {e.number}, {e.fault}" for e in episodes if e.fault),
+        diverged=sum(e.diverged for e in episodes),
     )
 
 

@@ -266,14 +266,12 @@ class SimNode(CoreNode):
         if self.lockstep:
             self._moment += 1
         self._done = bool((outcome.terminated | outcome.truncated)[0])
+        tick, reward = int(self.world.ticks[0]) - 1, float(outcome.reward[0])
         success = bool(self.world.success(fields)[0])
-        self._outcome.data = OUTCOME.pack(
-            self._episode,
-            int(self.world.ticks[0]) - 1,
-            float(outcome.reward[0]),
-            success,
-            self._done,
-        )
+        if outcome.diverged[0]:
+            episode = f"episode {self._episode} of {self._task}"
+            self.get_logger().error(f"{episode}: the simulation diverged at tick {tick}")
+        self._outcome.data = OUTCOME.pack(self._episode, tick, reward, success, self._done)
         self._outcome_publisher.publish(self._outcome)
 
     # Commands in, sensors out -------------------------------------------------------------

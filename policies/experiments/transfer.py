@@ -14,7 +14,7 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import check_family_fits, select_tasks
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.offpolicy_config import Learner
-from policies.training.adapt import adapt, from_scratch
+from policies.training.adapt import adapt, describe_divergence, from_scratch
 from policies.training.finetune import install_skills, task_config
 from policies.training.finetune_settings import with_settings
 from sim.envs.reference_returns import ReferenceReturns, all_reference_returns
@@ -39,6 +39,7 @@ class Transferred:
     seed: int
     family: TaskFamily
     curves: list[list[AdaptationPoint]]  # (tasks, updates + 1)
+    diverged: int = 0  # of the episodes that scored it
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -138,14 +139,15 @@ def transfer(
             envs=envs,
             on_update=partial(on_update, SKILLS, seed),
         )
-        yield Transferred(SKILLS, seed, chosen, learned.curves)
+        yield Transferred(SKILLS, seed, chosen, learned.curves, learned.diverged)
         if baseline:
             told = partial(on_update, SCRATCH, seed)
             alone = [
                 from_scratch(seeded, task, updates=updates, envs=envs, on_update=told)
                 for task in numbers
             ]
-            yield Transferred(SCRATCH, seed, chosen, [each.curves[0] for each in alone])
+            curves, diverged = [e.curves[0] for e in alone], sum(e.diverged for e in alone)
+            yield Transferred(SCRATCH, seed, chosen, curves, diverged)
 
 
 def recorded(
@@ -214,6 +216,11 @@ class TransferSummary:
     def success(self) -> float:
         """Fraction of successful episodes, over seeds and tasks."""
         return sum(r.success for r in self.results) / len(self.results)
+
+    @property
+    def divergence(self) -> str:
+        """Says how often a simulation failed while it was scored; empty if none did."""
+        return describe_divergence(sum(r.diverged for r in self.results))
 
     @property
     def seconds(self) -> float:

@@ -36,6 +36,7 @@ class Rollout:
     terminated: Bools  # (T, B)
     truncated: Bools  # (T, B)
     success: Bools  # (T, B) episode ended here and was solved
+    diverged: Bools  # (T, B) episode ended here because the simulation diverged
     final_at: NDArray[np.intp]  # (M, 2) tick and simulation of each episode end
     final_obs: Float32  # (M, O) the observation there, before the reset
     decided: Bools  # (T, B) a decision takes effect here
@@ -130,7 +131,9 @@ class Collector:
         action = np.empty((ticks, b, a), np.float32)
         skill = np.empty((ticks, b), np.intp)
         reward = np.empty((ticks, b), np.float32)
-        terminated, truncated, success, decided, is_random = np.zeros((5, ticks, b), bool)
+        terminated, truncated, success, diverged, decided, is_random = np.zeros(
+            (6, ticks, b), bool
+        )
         decision_obs = np.zeros((ticks, b, o), np.float32)
         decision_log_prob = np.zeros((ticks, b), np.float32)
         episode_tick = np.empty((ticks, b), np.int64)
@@ -178,6 +181,7 @@ class Collector:
             if lead == 1 and soon.any():
                 self._take(soon, chooser.decide(obs[t], t, first=False))
             self.raw, reward[t], terminated[t], truncated[t], info = env.step(action[t])
+            diverged[t] = env.has_diverged
             if "final_obs" in info:
                 ended = info["_final_obs"]
                 ids = np.flatnonzero(ended)
@@ -205,6 +209,7 @@ class Collector:
             terminated=terminated,
             truncated=truncated,
             success=success,
+            diverged=diverged,
             final_at=np.concatenate(final_at) if final_at else np.zeros((0, 2), np.intp),
             final_obs=np.concatenate(final_obs) if final_obs else np.zeros((0, o), np.float32),
             decided=decided,

@@ -65,11 +65,25 @@ class AdaptationResult:
     kl: float = 0.0  # nats, of the unfrozen skill from the one that it was
     estimates: tuple[OffPolicyEstimate, ...] = ()  # of each task, of masters from recordings
     pruned: tuple[int, ...] = ()  # skills of the training that were left out
+    diverged: int = 0  # of the episodes that scored the masters
+
+    @property
+    def divergence(self) -> str:
+        """Says how often a simulation failed while masters were scored; empty if none did."""
+        return describe_divergence(self.diverged)
 
     @property
     def final(self) -> list[AdaptationPoint]:
         """The masters that were learned, of each task."""
         return list(self.kept) or [curve[-1] for curve in self.curves]
+
+
+def describe_divergence(count: int) -> str:
+    """Says that simulations failed while policies were scored; empty for none."""
+    if not count:
+        return ""
+    text = f"the simulation diverged in {count:,} evaluation episode(s)"
+    return f"{text}, which are not solved and end there"
 
 
 def envs_per_update(config: TrainConfig) -> int:
@@ -171,12 +185,13 @@ def adapt(
 
         result = _learn(learner, both, updates + unfreeze.updates, episodes, keep, say)
         best = both.restore_best()
-        fresh = greedy_scores(learner, scored, EVALUATION_SEED + 1)
+        fresh, diverged = score(learner, scored, EVALUATION_SEED + 1)
         kept = [
             replace(curve[best], greedy=value, success=success)
             for curve, (value, success) in zip(result.curves, fresh, strict=True)
         ]
-        return replace(result, kept=tuple(kept), kl=both.kl)
+        diverged += result.diverged
+        return replace(result, kept=tuple(kept), kl=both.kl, diverged=diverged)
     if config.offpolicy is None:
         return _learn(learner, learner, updates, episodes, on_update, say, score_every)
     masters = OffPolicyLearner(learner, config.offpolicy, skill_names)
@@ -235,7 +250,7 @@ def _learn(
 ) -> AdaptationResult:
     episodes = episodes or scored_episodes(learner.family.ticks)
     curves: list[list[AdaptationPoint]] = [[] for _ in range(learner.method.groups)]
-    seconds = 0.0
+    seconds, diverged = 0.0, 0
     for update in range(updates + 1):
         if update:
             start = time.perf_counter()
@@ -250,16 +265,25 @@ def _learn(
         if update % score_every and update != updates:
             continue
         steps = update * masters.steps_per_update
-        for curve, (value, success) in zip(curves, greedy_scores(learner, episodes), strict=True):
+        scores, failed = score(learner, episodes)
+        diverged += failed
+        for curve, (value, success) in zip(curves, scores, strict=True):
             curve.append(AdaptationPoint(update, steps, seconds, value, success))
         on_update([curve[-1] for curve in curves])
-    return AdaptationResult(learner, curves)
+    return AdaptationResult(learner, curves, diverged=diverged)
 
 
 def greedy_scores(
     learner: Mlsh, episodes: int, seed: int = EVALUATION_SEED
 ) -> list[tuple[float, float]]:
     """Mean return and success of each group's master and the skills, without exploration."""
+    return score(learner, episodes, seed)[0]
+
+
+def score(
+    learner: Mlsh, episodes: int, seed: int = EVALUATION_SEED
+) -> tuple[list[tuple[float, float]], int]:
+    """`greedy_scores`, and in how many of these episodes the simulation diverged."""
     env = TaskVectorEnv(
         learner.robot,
         learner.family,
@@ -281,4 +305,5 @@ def greedy_scores(
     success = (rollout.success & first).any(axis=0)
     shape = (learner.method.groups, episodes)
     means = returns.reshape(shape).mean(axis=1), success.reshape(shape).mean(axis=1)
-    return list(zip(*(m.tolist() for m in means), strict=True))
+    diverged = int((rollout.diverged & first).sum())
+    return list(zip(*(m.tolist() for m in means), strict=True)), diverged

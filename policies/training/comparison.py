@@ -22,6 +22,8 @@ class LearningComparison:
     curves: dict[str, Curves]  # per task, of each learner
     reference_returns: dict[str, ReferenceReturns]  # per task
     ticks: int  # of an episode
+    # Says how often a simulation failed while PPO from scratch was scored; of each task.
+    divergences: tuple[str, ...] = ()
 
     def write(self, csv: Path, plot: Path, *, overwrite: bool = False) -> None:
         """Write all numbers, and a plot.
@@ -42,7 +44,9 @@ def comparison_files(bundle: Path) -> tuple[Path, Path]:
 
 
 def remarks(result: Finetuned, *, same_unit: bool) -> list[str]:
-    """Returns a line for each estimate that the score contradicts, and for each update kept.
+    """Returns what to say of new masters, a line each.
+
+    Of estimates that the score contradicts, of the updates kept, and of simulations that diverged.
 
     Args:
         result: the new masters.
@@ -52,6 +56,8 @@ def remarks(result: Finetuned, *, same_unit: bool) -> list[str]:
     for estimate, curve in zip(result.adapted.estimates, result.adapted.curves, strict=False):
         if same_unit and (text := estimate.contradiction(curve[-1].greedy)):
             found.append(f"warning: {text}")
+    if text := result.adapted.divergence:
+        found.append(f"warning: {text}")
     for point in result.adapted.kept:
         found.append(
             f"kept: update {point.updates}, greedy return {point.greedy:.4g} on other episodes"
@@ -73,15 +79,17 @@ def compare(
     config = result.config
     family = make_family(config.family, config.family_parameters)
     envs = None if episodes is None else envs_for_episodes(config, episodes)
-    curves, reference_returns = {}, {}
+    curves, reference_returns, divergences = {}, {}, []
     for task, curve in zip(result.tasks, result.adapted.curves, strict=True):
         number = task.index_in(family.tasks)
         of_task = {MASTER_ONLY: curve}
         if baseline:
             alone = from_scratch(config, number, updates=updates, envs=envs)
             of_task[FROM_SCRATCH] = alone.curves[0]
+            if text := alone.divergence:
+                divergences.append(f"{task}, {FROM_SCRATCH}: {text}")
         curves[str(task)], reference_returns[str(task)] = (
             of_task,
             result.adapted.learner.reference_returns[number],
         )
-    return LearningComparison(curves, reference_returns, family.ticks)
+    return LearningComparison(curves, reference_returns, family.ticks, tuple(divergences))

@@ -77,6 +77,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
         tasks: (G,) task numbers; a change takes effect when an episode begins.
         diverged: how often a simulation's state was no longer finite. It ends that episode as
             truncated and disturbs no other.
+        has_diverged: (B,) where it was in the last step.
         privileged: (B, P) privileged values of the states whose observation was returned last.
             Those before a reset are in `info["final_info"]["privileged"]`.
 
@@ -141,7 +142,7 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             "render_fps": 1 / self.interface.control_dt,
         }
         self.tasks = self._draw_tasks()
-        self.diverged = 0
+        self.diverged, self.has_diverged = 0, np.zeros(self.num_envs, bool)
         self._ended = np.zeros(self.num_envs, bool)  # the next has not begun
         self._steps = 0
         self._memory = ObservationMemory(self.interface, (self.num_envs,))
@@ -223,8 +224,9 @@ class TaskVectorEnv(VectorEnv):  # type: ignore[type-arg]
             fields, outcome = self._begin_in_next_step(begun, fields, outcome)
         observation = self._observe(fields)
         self._look(slice(None), None if begun.any() else fields)
+        self.has_diverged = outcome.diverged
         self.diverged += int(outcome.diverged.sum())
-        success = self.world.success(fields) & ~outcome.diverged
+        success = self.world.success(fields)
         self._ended = outcome.terminated | outcome.truncated
         info: dict[str, Any] = {}
         if self._mode == AutoresetMode.SAME_STEP and self._ended.any():

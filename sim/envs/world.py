@@ -128,6 +128,7 @@ class World:
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
         self.command = np.tile(self.interface.safe_command, (size, 1))  # (B, A) in force
         self.failures: list[Failure] = []
+        self._diverged = np.zeros(size, bool)  # (B,) in the last tick
         self._before = self.physics.batch.state.copy()
         self._varied_before = np.zeros((size, 0))
 
@@ -166,6 +167,7 @@ class World:
         if turns:
             self.physics.perturb_joints(ids, np.array(turns))
         self.ticks[ids] = 0
+        self._diverged[ids] = False
         if self.varied is not None:
             self.varied.begin(ids, self.physics.fields())
         self._begin_commands(ids)
@@ -233,10 +235,11 @@ class World:
         """Evaluate a simulated tick: returns the true fields with the signals, and its result.
 
         A simulation that has diverged is reset to the model's defaults, so that its fields are
-        finite; its reward is 0 and its episode is truncated.
+        finite; its reward is 0, its episode is truncated, and it is not solved.
         """
         self.ticks += 1
         diverged = self.physics.diverged()
+        self._diverged = diverged.copy()
         ids = np.flatnonzero(diverged).astype(np.int32)
         if len(ids):
             self._remember(ids)
@@ -276,8 +279,12 @@ class World:
         return terms.evaluate(fields, command, action, self.interface.control_dt)
 
     def success(self, fields: dict[str, Floats]) -> NDArray[np.bool_]:
-        """(B,) True where the state counts as solved, given the true fields with the signals."""
-        return self.calls.success(self.layout, fields)
+        """(B,) True where the state counts as solved, given the true fields with the signals.
+
+        Never where the simulation has diverged in the last tick: the state is that of the model's
+        defaults then, which no policy has reached.
+        """
+        return self.calls.success(self.layout, fields) & ~self._diverged
 
     def _put_upright(self, diverged: NDArray[np.bool_]) -> None:
         """Reset the pose of simulations that are due; after the last tick there is no reset."""
@@ -340,6 +347,7 @@ class World:
         if self.terms is not None:
             self.terms.restore(state)
         self.ticks[:] = state["ticks"]
+        self._diverged[:] = False
         self.command = state["command"].astype(np.float64)
         prefix = "layout."
         self.layout = {

@@ -4,10 +4,14 @@ import ast
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sim.envs.world import World
 from sim.errors import UserError
+from sim.physics.robot_model import load_robot
 from sim.tasks import base
+from sim.tasks.family_calls import FamilyCalls
 from sim.tasks.registry import FAMILIES, make_family
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +98,24 @@ def test_a_size_that_no_arena_has_is_refused_with_its_range(family, parameter):
     number = "1e+09" in text or "1000000000" in text
     assert number
     assert " .. " in text or "less than" in text
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_simulation_that_diverged_has_solved_nothing(family, tmp_path, monkeypatch):
+    """Whatever the family says of the state that it is put back to; until the next episode."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT where it stands
+    monkeypatch.setattr(FamilyCalls, "success", lambda self, layout, fields: np.ones(2, bool))
+    world = World(load_robot(FAMILIES[family].robot), make_family(family), 2)
+    rngs = [np.random.default_rng(i) for i in range(2)]
+    world.reset(np.arange(2, dtype=np.int32), [0, 0], rngs)
+    still = np.zeros((2, world.interface.action_size), np.float32)
+    fields, _ = world.step(still)
+    assert world.success(fields).tolist() == [True, True]
+    world.physics.batch.bind("qpos")[0, 0] = np.nan
+    fields, outcome = world.step(still)
+    assert outcome.diverged.tolist() == [True, False]
+    assert world.success(fields).tolist() == [False, True]
+    world.reset(np.zeros(1, np.int32), [0], rngs[:1])
+    assert outcome.diverged.tolist() == [True, False]  # what was told stays
+    fields, _ = world.step(still)
+    assert world.success(fields).tolist() == [True, True]

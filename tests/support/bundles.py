@@ -179,3 +179,17 @@ def wide_bundle(bundle: Bundle, path: Path, width: int) -> Bundle:
         if name != "manifest.json"
     }
     return write_bundle(bundle.manifest, files, path)
+
+
+def unstable_robot(path: Path, robot: str = "omni") -> str:
+    """A shipped robot with a mass beside it that a spring pushes away: it diverges within 2 s."""
+    changed_robot(path, robot)
+    model = path / "model.xml"
+    mass = (
+        '<body name="away"><inertial pos="0 0 0" mass="1" diaginertia="1 1 1"/>'
+        '<joint name="away" type="slide" axis="0 0 1" stiffness="-400"/></body></worldbody>'
+    )
+    text = model.read_text()
+    assert "</worldbody>" in text
+    model.write_text(text.replace("</worldbody>", mass))
+    return str(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mlsh_ros.evaluation.report.page import PERCENT, percent
-from mlsh_ros.evaluation.scores import Evaluation, best_of_each_task
+from mlsh_ros.evaluation.scores import Evaluation, best_of_each_task, stopped_by
 from sim.tasks.task_id import TaskId
 
 SOLVED = 0.9  # normalized score from which a task is called solved
@@ -30,7 +30,8 @@ def verdict(evaluation: Evaluation) -> str:
             text += f" On {each.family} {each.explanation}."
     if faults := [fault for line in lines for fault in line.faults]:
         count = len(faults)
-        text += f" skill_node would have stopped the robot in {count} episodes ({faults[0]})."
+        who = stopped_by(sum(line.diverged for line in lines))
+        text += f" {who} in {count} episodes ({faults[0]})."
     return f"{text} {_lateness(evaluation)}"
 
 

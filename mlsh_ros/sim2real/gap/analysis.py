@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def analyze_signals(
     stale = stale_shares(windows, nominal, elements)
     lines = [channels(each, stale) for each in signals]
     ticks, work = timing(signals), saturation(signals)
-    scores, seen = _trained(bundle, signals, open_loop)
+    scores, seen = _trained(bundle, signals, open_loop, remarks.append)
     largest = np.abs(windows.command).max(axis=(0, 1)).tolist()
     ceilings = dict(zip(action_labels(interface), largest, strict=True))
     found = [
@@ -218,12 +218,15 @@ def _open_loop(
 
 
 def _trained(
-    bundle: Bundle | None, signals: list[Signals], open_loop: OpenLoopReplay
+    bundle: Bundle | None,
+    signals: list[Signals],
+    open_loop: OpenLoopReplay,
+    note: Callable[[str], None],
 ) -> tuple[list[ClosedLoopReturn], list[Drift]]:
     """Returns the returns of the skills, and how far the robot left their training range."""
     if bundle is None:
         return [], []
-    scores = closed_loop_returns(signals, bundle, open_loop)
+    scores = closed_loop_returns(signals, bundle, open_loop, note)
     graphs = graphs_of(bundle)
     if not graphs:  # imported skills alone: no network says what training saw, or what it reads
         return scores, []

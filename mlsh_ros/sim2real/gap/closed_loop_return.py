@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,16 +49,26 @@ class ClosedLoopReturn:
 
 
 def closed_loop_returns(
-    signals: list[Signals], bundle: Bundle, open_loop: OpenLoopReplay
+    signals: list[Signals],
+    bundle: Bundle,
+    open_loop: OpenLoopReplay,
+    note: Callable[[str], None] = lambda _: None,
 ) -> list[ClosedLoopReturn]:
-    """Returns the results per recorded master whose task can be reconstructed."""
+    """Returns the results per recorded master whose task can be reconstructed.
+
+    Args:
+        signals: of the recordings.
+        bundle: that drove.
+        open_loop: the simulation.
+        note: called with a text on sessions whose simulation diverged; they are left out.
+    """
     found = []
     sessions = [(each, s) for each in signals for s in each.segments() if _first(s)]
     for name in dict.fromkeys(segment.session.master for _, segment in sessions):
         if name not in bundle.manifest.masters:
             continue
         mine = [(each, s) for each, s in sessions if s.session.master == name][:MOST]
-        line = _returns(mine, bundle, open_loop, name)
+        line = _returns(mine, bundle, open_loop, name, note)
         if line is not None:
             found.append(line)
     return found
@@ -69,7 +80,11 @@ def _first(segment: Segment) -> bool:
 
 
 def _returns(
-    sessions: list[tuple[Signals, Segment]], bundle: Bundle, open_loop: OpenLoopReplay, master: str
+    sessions: list[tuple[Signals, Segment]],
+    bundle: Bundle,
+    open_loop: OpenLoopReplay,
+    master: str,
+    note: Callable[[str], None],
 ) -> ClosedLoopReturn | None:
     task = bundle.manifest.masters[master].task_id
     family, number = resolve_task(bundle, task)
@@ -90,11 +105,18 @@ def _returns(
         robot.append(float(calls.reward(*part).sum()))
         known.append(there)
         robot_success.append(bool(calls.success(wide, shown)[-1]))
-    rewards, success, seen, action = _simulate(
+    rewards, success, diverged, seen, action = _simulate(
         bundle, open_loop, master, layout, first, max(count)
     )
     last = np.array(count) - 2
-    each = np.flatnonzero([there.any() for there in known])  # of the others nothing is known
+    lost = diverged[last, np.arange(len(sessions))]
+    if lost.any():
+        note(
+            f"{task}: the simulation diverged in {lost.sum()} of {len(lost)} sessions, whose "
+            "returns are not compared"
+        )
+    # Of the others nothing is known.
+    each = np.flatnonzero(np.array([there.any() for there in known]) & ~lost)
     if not len(each):
         return None
     return ClosedLoopReturn(
@@ -118,8 +140,11 @@ def _simulate(
     layout: dict[str, Floats],
     first: dict[str, Floats],
     ticks: int,
-) -> tuple[Floats, NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
-    """(ticks - 1, n) rewards and success in simulation; and all observations and actions."""
+) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+    """(ticks - 1, n) rewards, success and divergence so far in simulation.
+
+    And all observations and actions.
+    """
     manifest, interface = bundle.manifest, bundle.interface
     count = len(next(iter(first.values())))
     skills, network = load_skills(bundle), load_master(bundle, master)
@@ -132,7 +157,8 @@ def _simulate(
     if open_loop.sim_params != NOMINAL:
         varied = PerturbedSim(physics, physics.interface, open_loop.sim_params, NOMINAL)
     calls = FamilyCalls(resolve_task(bundle, manifest.masters[master].task_id)[0])
-    rewards, success, seen, done = [], [], [], []
+    rewards, success, diverged, seen, done = [], [], [], [], []
+    failed = np.zeros(count, bool)
 
     def shown() -> dict[str, Floats]:
         robot = physics.fields()
@@ -157,9 +183,21 @@ def _simulate(
             physics.step(commands)
         else:
             varied.advance(commands, open_loop.interface.substeps)
-            varied.tick(physics.fields(), ids[:0])
+        now = np.flatnonzero(physics.diverged()).astype(np.int32)
+        failed[now] = True
+        if len(now):  # as `World` does: the others go on, with finite values
+            physics.reset(now)
+        if varied is not None:
+            varied.tick(physics.fields(), now)
         fields = shown()
-        seen.append(interface.observe(fields, memory=memory))
+        seen.append(interface.observe(fields, memory=memory)[~failed])
         rewards.append(calls.reward(layout, fields))
-        success.append(calls.success(layout, fields))
-    return np.array(rewards), np.array(success), np.concatenate(seen), np.array(done)
+        diverged.append(failed.copy())
+        success.append(calls.success(layout, fields) & ~failed)
+    return (
+        np.array(rewards),
+        np.array(success),
+        np.array(diverged),
+        np.concatenate(seen),
+        np.array(done),
+    )
