@@ -81,7 +81,10 @@ def _report(result: Result, whole: bool) -> None:
             say(f"first difference {kind}({number} of {total}): {first}")
     _list("gaps between the ticks", result.missing)
     _list("ticks whose observation is of no recorded sensor message", result.unseen)
-    _list("values not compared, because what they depend on is not recorded", result.unjudged)
+    _list(
+        "values not compared, because what they depend on is not recorded or not certain",
+        result.unjudged,
+    )
     _list("changes to another bundle, which is not compared", result.other)
     _list("unreadable messages, left out", result.unread)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -13,6 +15,15 @@ from mlsh_ros.messages.conversion import MessageError, TopicReader, topic_reader
 from sim.interface import Floats, Interface
 
 SLACK = 10**9  # ns that a message may have waited longer than another before it was recorded
+MOST_STARTS = 10_000  # commands from which a session may have begun; they take about 0.5 s
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What equal messages of a topic measured of commands."""
+
+    fields: dict[str, Floats]
+    moments: list[int] = field(default_factory=list)  # ns, in order
 
 
 class ObservationCheck:
@@ -41,13 +52,14 @@ class ObservationCheck:
         # Per topic: the bytes of its part of the observation, to the moments (ns) of messages
         # that give it: stamps in lockstep, arrival otherwise; in order.
         self._moments: dict[str, dict[bytes, list[int]]] = {topic: {} for topic in self.topics}
-        # Of topics that measure commands: what the messages said, from which a session may begin.
+        # Of topics that measure commands: what the messages said, from which a session may begin;
+        # per part of the observation, and per value of the terms that are tracked.
         tracked = {term.tracking.term for term in interface.action if term.tracking is not None}
-        self._fields: dict[str, dict[bytes, list[dict[str, Floats]]]] = {
-            topic: {}
-            for topic, reader in self.topics.items()
-            if tracked & {term.name for term, _ in reader.terms}
-        }
+        self._said: dict[str, dict[bytes, dict[bytes, _Said]]] = {}
+        self._tracked: dict[str, list[str]] = {}
+        for topic, reader in self.topics.items():
+            if names := [term.name for term, _ in reader.terms if term.name in tracked]:
+                self._said[topic], self._tracked[topic] = {}, names
         self._new: dict[str, list[tuple[int, dict[str, Floats]]]] = {t: [] for t in self.topics}
         self.begin()
 
@@ -96,9 +108,15 @@ class ObservationCheck:
             observation = self._interface.observe(blank | fields)[:, self._parts[topic]]
             for (moment, each), part in zip(rows, observation, strict=True):
                 self._moments[topic].setdefault(part.tobytes(), []).append(moment)
-                if topic in self._fields:
-                    self._fields[topic].setdefault(part.tobytes(), []).append(each)
+                if topic in self._said:
+                    self._keep(topic, part.tobytes(), moment, each)
             rows.clear()
+
+    def _keep(self, topic: str, part: bytes, moment: int, fields: dict[str, Floats]) -> None:
+        shown = {name: fields[name] for name in self._tracked[topic]}
+        value = b"".join(np.asarray(each, np.float64).tobytes() for each in shown.values())
+        known = self._said[topic].setdefault(part, {})
+        known.setdefault(value, _Said(shown)).moments.append(moment)
 
     def begin(self) -> None:
         """Begin a session."""
@@ -124,18 +142,50 @@ class ObservationCheck:
             self._last = min(later)
         return bool(later)
 
-    def starts(self, observation: NDArray[np.float32]) -> list[Floats]:
+    def starts(self, observation: NDArray[np.float32], received: int) -> list[Floats] | None:
         """Possible initial commands (A,) of a session with this first observation (O,).
 
-        Several messages may give one observation, which is float32 where they are float64.
+        Several messages may give one observation, which is float32 where they are float64. Those
+        that measure the same count once; they have to be young enough, or in lockstep of one
+        stamp.
+
+        Args:
+            observation: as recorded.
+            received: ns, when the tick's trace was received.
+
+        Returns:
+            The commands, none where no message explains the observation; None for more than
+            MOST_STARTS.
         """
         self._observe()
-        choices = [
-            said.get(observation[self._parts[topic]].tobytes(), [])
-            for topic, said in self._fields.items()
+        known = [
+            list(said.get(observation[self._parts[topic]].tobytes(), {}).values())
+            for topic, said in self._said.items()
         ]
-        merged = ({k: v for part in parts for k, v in part.items()} for parts in product(*choices))
+        if self.lockstep:
+            found = self._of_one_stamp(known)
+        else:
+            young = [
+                [each for each in said if self._young(topic, each.moments, received)]
+                for topic, said in zip(self._said, known, strict=True)
+            ]
+            if math.prod(map(len, young)) > MOST_STARTS:
+                return None
+            found = list(product(*young))
+        if len(found) > MOST_STARTS:
+            return None
+        merged = ({k: v for said in each for k, v in said.fields.items()} for each in found)
         return [self._interface.initial_command(fields) for fields in merged]
+
+    @staticmethod
+    def _of_one_stamp(known: list[list[_Said]]) -> list[tuple[_Said, ...]]:
+        """What messages of one stamp said, one of each topic; what is equal once."""
+        if not known:
+            return [()]
+        of_stamp = [{stamp: each for each in said for stamp in each.moments} for said in known]
+        common = sorted(set.intersection(*map(set, of_stamp)))
+        rows = (tuple(said[stamp] for said in of_stamp) for stamp in common)
+        return list({tuple(map(id, row)): row for row in rows}.values())
 
     def _young(self, topic: str, moments: list[int], received: int) -> bool:
         oldest = received - round(self._max_age[topic] * 1e9) - SLACK

@@ -20,7 +20,7 @@ from mlsh_ros.control.skill_schedule import SkillSchedule
 from mlsh_ros.messages.conversion import shorten
 from mlsh_ros.messages.topics import TRACE
 from mlsh_ros.recording.bag_reader import Recording
-from mlsh_ros.recording.observation_check import ObservationCheck
+from mlsh_ros.recording.observation_check import MOST_STARTS, ObservationCheck
 from mlsh_ros.recording.recorded_sessions import (
     Float32,
     Listen,
@@ -33,7 +33,9 @@ from mlsh_ros.recording.session_rules import is_driven, newest_tick
 from policies.bundle.bundle import FINGERPRINT_DIGITS, Bundle, fingerprint_of
 from policies.bundle.runtime import Network, choose, load_master, load_skills
 from sim.errors import UserError
-from sim.interface import ObservationMemory
+from sim.interface import Floats, ObservationMemory
+
+TOO_MANY = f" (it may have begun from more than {MOST_STARTS:,} measured states)"
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,14 @@ class _ReplayCheck:
                 names = interface.action_names
                 difference = self._first(current.tick, "action", names, current.action, action)
             if difference is None:
-                starts = seen.starts(current.observation) if current.tick == 0 else []
+                starts: list[Floats] | None = []
                 if before is not None and before.tick == current.tick - 1:
                     starts = [before.command]
+                elif current.tick == 0:
+                    starts = seen.starts(current.observation, current.received)
                 if not starts:
-                    self.result.unjudged.append(f"{self._place(current.tick)}: command")
+                    why = TOO_MANY if starts is None else ""
+                    self.result.unjudged.append(f"{self._place(current.tick)}: command{why}")
                 else:
                     commands = [interface.command(current.action, start) for start in starts]
                     equal = (c for c in commands if np.array_equal(c, current.command))

@@ -632,6 +632,15 @@ def test_in_realtime_an_old_message_explains_nothing(bundle, said, tmp_path):
     assert len(replay(Recording(tmp_path / "bag"), bundle).unseen) == 2 * TICKS
 
 
+def test_a_session_that_may_have_begun_anywhere_is_not_judged_there(bundle, folder, monkeypatch):
+    monkeypatch.setattr("mlsh_ros.recording.observation_check.MOST_STARTS", 0)
+    result = replay(Recording(folder), bundle)
+    text = "tick 0: command (it may have begun from more than 10,000 measured states)"
+    assert result.unjudged == [f"session {number} {text}" for number in (1, 2)]
+    assert result.equal
+    assert not result.whole
+
+
 def test_a_recording_that_begins_late_is_compared_from_there(bundle, said, tmp_path):
     cut = [i for i, (topic, _) in enumerate(said) if topic == TRACE][2] + 1
     write(bundle, tmp_path / "bag", [said[0], *said[cut:]])
