@@ -141,13 +141,17 @@ class CommandWriter:
 
     Raises:
         UserError: terms contradict, or the type is installed and does not have what they name, or
-            cannot hold their limits.
+            cannot hold their limits and safe commands, or a command would have values that none of
+            them gives.
     """
 
     def __init__(self, topic: str, parts: Sequence[tuple[int, ActionTerm, RosField]]) -> None:
         self.topic, self.frame = topic, parts[0][1].frame
-        ranges = [list(zip(*term.limits, strict=True)) for _, term, _ in parts]
-        self._plans = Plans(topic, [ros for *_, ros in parts], ranges)
+        commands = [
+            list(zip(zip(*term.limits, strict=True), term.safe_command, strict=True))
+            for _, term, _ in parts
+        ]
+        self._plans = Plans(topic, [ros for *_, ros in parts], commands)
         self.type, self.required_values = self._plans.type, self._plans.required_values
         self.elements = tuple(  # index in the command, path
             (first + i, parse_path(path))

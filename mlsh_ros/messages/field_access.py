@@ -206,6 +206,7 @@ class Block:
         first = self.hops[0]
         self._field, self._names = first.field, first.names
         self._keys = [hop.key for hop in self.hops]
+        self.by_name = any(hop.names is not None for hop in self.path)
         named = self._names is not None or self._keys[0] is None
         self._indices = np.array([0 if named else key for key in self._keys], np.intp)
         self._cast = caster(first.type)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,13 @@ def check_value(kind: FieldType, value: float | str) -> None:
         )
 
 
-def check_number(kind: FieldType, bounds: Range) -> None:
-    """Refuse a field that is not a number, or an integer type that a command's range exceeds.
+def check_number(kind: FieldType, bounds: Range, safe: float) -> None:
+    """Refuse a field that is not a number, or an integer that rounds a command beyond its limits.
+
+    Args:
+        kind: type of the field.
+        bounds: limits of the command; infinite for a sensor.
+        safe: its safe value. Rounded, the command would never be at rest.
 
     Raises:
         UserError: so.
@@ -80,10 +86,21 @@ def check_number(kind: FieldType, bounds: Range) -> None:
         raise UserError(
             f"it is a {kind.base}, {least} to {most}: limit {low:g} to {high:g} exceeds it"
         )
-    if round(low) == round(high):
+    first, last = ceil(low), floor(high)
+    if first >= last:
+        what = f"only {first}" if first == last else "nothing"
         raise UserError(
-            f"it is a {kind.base}, which can represent only {round(low)} of limit {low:g} to "
-            f"{high:g}"
+            f"it is a {kind.base}, which can represent {what} of limit {low:g} to {high:g}"
+        )
+    if (low, high) != (first, last):
+        raise UserError(
+            f"it is a {kind.base}, a whole number: limit {low:g} to {high:g} would be rounded; "
+            f"valid: whole numbers, such as {first} to {last}"
+        )
+    if not float(safe).is_integer():
+        raise UserError(
+            f"it is a {kind.base}, a whole number: safe_command {safe:g} would be sent as "
+            f"{round(safe)}, which is not at rest; valid: {first} to {last}"
         )
 
 

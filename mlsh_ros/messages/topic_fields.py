@@ -6,7 +6,7 @@ a recording have no installed type; their paths are resolved with the first mess
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -23,7 +23,7 @@ FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # Parts that an Imu may lack, which element 0 of their covariance says with -1, by its definition.
 IMU, LACKING = "sensor_msgs/msg/Imu", -1.0
 PARTS = ("orientation", "angular_velocity", "linear_acceleration")
-ANY: Range = (float("-inf"), float("inf"))
+ANY: tuple[Range, float] = (float("-inf"), float("inf")), 0.0  # of a sensor
 
 
 class MessageError(ValueError):
@@ -72,11 +72,18 @@ class Plan:
                 raise MessageError(f"{self.topic}: {text(block.path)} is -1: it has no {part}")
 
     def begin(self, message: Any) -> None:
-        """Write names and required values into a new message."""
+        """Write names and required values into a new message.
+
+        What is looked up by name comes last: required names say where it is.
+        """
+        for block, value in self.required_values:
+            if not block.by_name:
+                self.write(message, block, [value])
         for block in chain(*self.terms, (block for block, _ in self.required_values)):
             block.enroll(message)
         for block, value in self.required_values:
-            self.write(message, block, [value])
+            if block.by_name:
+                self.write(message, block, [value])
 
     def write(self, message: Any, block: Block, values: Iterable[Any]) -> None:
         """The inverse of `read`.
@@ -100,7 +107,8 @@ class Plans:
     Args:
         topic: its name.
         sources: ROS fields of its terms.
-        ranges: per term and element the range of the command; None for a sensor.
+        commands: per term and element the limits of the command and its safe value; None for a
+            sensor.
 
     Raises:
         UserError: the installed type lacks a path, or terms contradict each other.
@@ -110,7 +118,7 @@ class Plans:
         self,
         topic: str,
         sources: Sequence[RosField],
-        ranges: Sequence[Sequence[Range]] | None = None,
+        commands: Sequence[Sequence[tuple[Range, float]]] | None = None,
     ) -> None:
         self.topic = topic
         self.type = _agreed(topic, "message types", [ros.type for ros in sources])
@@ -118,7 +126,7 @@ class Plans:
         self._names = _agreed(topic, "arrays of names", names) if names else None
         self.required_values = _required_values(topic, sources)
         self._paths = [[parse_path(path) for path in ros.fields] for ros in sources]
-        self._ranges = ranges
+        self._commands = commands
         self._plans: dict[type, Plan] = {}
         if (kind := message_type(self.type)) is not None:
             self._plans[kind.make] = self._plan(Known(kind))
@@ -166,7 +174,9 @@ class Plans:
             if self.type == IMU and part in used
         ]
         values = [value for _, value in self.required_values]
-        self._check_names(list(chain(*terms)), required_values, values)
+        self._check_names([*chain(*terms), *required_values], required_values)
+        if isinstance(root, Known) and self._commands is not None:
+            self._check_gaps(list(chain(*terms)), required_values)
         return Plan(
             topic=self.topic,
             terms=[blocks(term) for term in terms],
@@ -188,13 +198,11 @@ class Plans:
         terms: Sequence[Sequence[tuple[Hop, ...]]],
         required_values: Sequence[tuple[Hop, ...]],
     ) -> None:
-        ranges = self._ranges or [[ANY] * len(term) for term in terms]
-        for hops, bounds in zip(chain(*terms), chain(*ranges), strict=True):
-            self._checked(hops, partial(check_number, bounds=bounds))
+        commands = self._commands or [[ANY] * len(term) for term in terms]
+        for hops, (bounds, safe) in zip(chain(*terms), chain(*commands), strict=True):
+            self._checked(hops, partial(check_number, bounds=bounds, safe=safe))
         for hops, (_, value) in zip(required_values, self.required_values, strict=True):
             self._checked(hops, partial(check_value, value=value))
-        if self._ranges is not None:
-            self._check_gaps([*chain(*terms), *required_values])
 
     def _checked(self, hops: tuple[Hop, ...], check: Callable[[Any], None]) -> None:
         kind = hops[-1].type
@@ -206,32 +214,63 @@ class Plans:
         except UserError as error:
             raise UserError(f"topic {self.topic}: {text(hops)}: {error}") from None
 
-    def _check_gaps(self, paths: Sequence[tuple[Hop, ...]]) -> None:
-        """Refuse a command array with an unassigned element, which would be commanded as 0."""
-        given: dict[Any, set[int]] = {}
-        for hops in paths:
+    def _check_gaps(
+        self, terms: Sequence[tuple[Hop, ...]], required_values: Sequence[tuple[Hop, ...]]
+    ) -> None:
+        """Refuse a command array with an unassigned element, which would be commanded as 0.
+
+        An array of named values has one for each name of the message, whoever names it. The
+        elements of a fixed array of messages have the defaults of their type.
+        """
+        given: dict[Any, dict[str | int, str]] = {}  # array: key, first path with it
+        names: dict[Any, dict[str | int, str]] = {}  # array of names: name, what needs it
+        last: dict[Any, Hop] = {}
+        for hops in (*terms, *required_values):
             for place, hop in enumerate(hops):
-                if isinstance(hop.key, int) and hop.type is not None and hop.type.size is None:
-                    given.setdefault((hops[:place], hop.field), set()).add(hop.key)
-        for (parents, field), indices in given.items():
-            if gaps := sorted(set(range(max(indices))) - indices):
-                path = text((*parents, Hop(field, gaps[0])))
+                if hop.key is None:
+                    continue
+                array = hops[:place], hop.field
+                last[array] = hop
+                given.setdefault(array, {}).setdefault(hop.key, text(hops))
+                if hop.names is not None:
+                    listed = hops[: place - hop.names[0]], hop.names[1]
+                    names.setdefault(listed, {}).setdefault(hop.key, text(hops))
+        for listed, said in self._said(required_values).items():
+            names.setdefault(listed, {}).update(said)
+        commanded = {(hops[:-1], hops[-1].field) for hops in terms}
+        for array, keys in given.items():
+            (parents, field), hop = array, last[array]
+            assert hop.type is not None
+            wanted: Mapping[str | int, str] = {}
+            if hop.names is not None:
+                wanted = names[parents[: len(parents) - hop.names[0]], hop.names[1]]
+            elif hop.type.size is None:
+                wanted = dict.fromkeys(range(max(int(key) for key in keys)), "")
+            elif hop.type.number and array in commanded:
+                wanted = dict.fromkeys(range(hop.type.size), "")
+            if gaps := [key for key in wanted if key not in keys]:
+                path, beside = text((*parents, Hop(field, gaps[0]))), next(iter(keys.values()))
+                name = wanted[gaps[0]]
+                because = f", because {name} has that name" if name else ""
+                other = ", or give each kind of command a topic of its own" if name else ""
                 raise UserError(
-                    f"topic {self.topic}: {path} has no value, and comes before "
-                    f"{field}[{max(indices)}]: name it in fields or required_values"
+                    f"topic {self.topic}: {path} has no value and would be sent as 0 beside "
+                    f"{beside}{because}: name it in fields or required_values{other}"
                 )
 
+    def _said(self, required_values: Sequence[tuple[Hop, ...]]) -> dict[Any, dict[str | int, str]]:
+        """Returns per array of texts those that required values say, and the path that does."""
+        said: dict[Any, dict[str | int, str]] = {}
+        for hops, (_, value) in zip(required_values, self.required_values, strict=True):
+            if isinstance(hops[-1].key, int) and isinstance(value, str):
+                said.setdefault((hops[:-1], hops[-1].field), {}).setdefault(value, text(hops))
+        return said
+
     def _check_names(
-        self,
-        paths: Sequence[tuple[Hop, ...]],
-        required_values: Sequence[tuple[Hop, ...]],
-        values: Sequence[float | str],
+        self, paths: Sequence[tuple[Hop, ...]], required_values: Sequence[tuple[Hop, ...]]
     ) -> None:
         """Refuse a name that is missing where required values define all names of an array."""
-        said: dict[Any, list[str]] = {}
-        for hops, value in zip(required_values, values, strict=True):
-            if isinstance(hops[-1].key, int) and isinstance(value, str):
-                said.setdefault((hops[:-1], hops[-1].field), []).append(value)
+        said = self._said(required_values)
         for hops in paths:
             for place, hop in enumerate(hops):
                 if hop.names is None:
@@ -241,7 +280,7 @@ class Plans:
                 if listed is not None and hop.key not in listed:
                     raise UserError(
                         f"topic {self.topic}: {text(hops)}: {hop.key!r} is not one of the names "
-                        f"that required_values gives {field}: {listed}"
+                        f"that required_values gives {field}: {[*listed]}"
                     )
 
 

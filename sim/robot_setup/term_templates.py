@@ -18,6 +18,7 @@ from sim.robot_setup.template_text import JOINTS, Ranges, TermTemplate
 XYZ, WXYZ = ("x", "y", "z"), ("w", "x", "y", "z")  # a quaternion in MuJoCo's order
 ODOMETRY, IMU = "nav_msgs/msg/Odometry", "sensor_msgs/msg/Imu"
 TWIST = "geometry_msgs/msg/TwistStamped"
+JOINT_COMMANDS = "joint_commands"  # topic
 # Sensors of MuJoCo: unit, message type, topic, fields.
 SENSORS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "GYRO": ("rad/s", IMU, "imu", tuple(f"angular_velocity.{a}" for a in XYZ)),
@@ -222,7 +223,23 @@ def action_terms(
     for (kind, part, turning), ids in groups.items():
         term = _action_term(model, kind, part, turning, ids, observation, base, notes)
         terms.append(replace(term, name=_free_name(term.name, [t.name for t in terms])))
-    return terms
+    return _own_topics(terms)
+
+
+def _own_topics(terms: list[TermTemplate]) -> list[TermTemplate]:
+    """Give each kind of joint command its own topic, if there are several.
+
+    The names of a JointState are for all its arrays: one that commands a position of one joint and
+    a velocity of another would hold a velocity for the first and a position for the second.
+    """
+
+    def array(term: TermTemplate) -> str:
+        return term.fields[0].partition("[")[0] if term.topic == JOINT_COMMANDS else ""
+
+    if len({array(term) for term in terms} - {""}) < 2:
+        return terms
+    own = {kind: f"joint_{kind}_commands" for kind in map(array, terms) if kind}
+    return [replace(term, topic=own.get(array(term), term.topic)) for term in terms]
 
 
 def _action_term(
@@ -244,7 +261,7 @@ def _action_term(
     joints = tuple(model.joint(effect(model, i).joint).name for i in ids)
     length, force = ("rad", "N m") if turning else ("m", "N")
     unit = {"position": length, "velocity": f"{length}/s", "effort": force}[kind]
-    topic, message, paths = "joint_commands", JOINTS, _paths(kind, joints)
+    topic, message, paths = JOINT_COMMANDS, JOINTS, _paths(kind, joints)
     name, frame = f"{'joint' if turning else 'slide'}_{kind}", "joint"
     if part and kind == "velocity":
         name, frame = ("base_velocity" if part == "base" else "base_yaw_rate"), "base_link"

@@ -470,7 +470,7 @@ MESSAGES = [
     ),
     ("geometry_msgs/msg/TwistStamped", ["twist.linear.x", "twist.angular.z"]),
     ("geometry_msgs/msg/Twist", ["linear.x", "angular.z"]),
-    ("sensor_msgs/msg/JointState", ["position[a]", "position[b]", "velocity[c]", "effort[a]"]),
+    ("sensor_msgs/msg/JointState", ["position[a]", "position[b]", "velocity[b]", "velocity[a]"]),
     ("std_msgs/msg/Float64MultiArray", ["data[2]", "data[0]", "data[1]"]),
 ]
 

@@ -18,6 +18,7 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from mlsh_ros.messages import field_access as places
 from mlsh_ros.messages import message_types as messages
 from mlsh_ros.messages import topic_fields as plan
+from mlsh_ros.messages.command_limits import is_safe, violation
 from mlsh_ros.messages.conversion import MessageError, command_writers, topic_readers
 from mlsh_ros.messages.message_types import (
     INTEGERS,
@@ -202,7 +203,10 @@ class Leaf:
 
 
 def leaves(kind: MessageType, depth: int = 0, outside: tuple[str, ...] = ()) -> list[Leaf]:
-    """Every number in a message, of its arrays two elements or as many as have names."""
+    """Every number in a message.
+
+    Of its arrays two elements or as many as have names; of a fixed array of numbers all.
+    """
     found = []
     named = any(
         field in places.NAMES and of.array and of.text for field, of in kind.fields.items()
@@ -214,6 +218,7 @@ def leaves(kind: MessageType, depth: int = 0, outside: tuple[str, ...] = ()) -> 
         if of.array:
             most = of.size or of.most or 2
             keys = NAMED if named and of.size is None else tuple({"0", str(most - 1)})
+            keys = tuple(map(str, range(most))) if of.size and of.number else keys
         for key in keys:
             path = field if key is None else element_path(field, key)
             if "/" in of.base and of.base not in TIMES:
@@ -354,9 +359,9 @@ COMMANDS = {
     "trajectory": (
         "trajectory_msgs/msg/JointTrajectory",
         ["points[0].positions[2]", "points[0].positions[1]", "points[0].velocities[1]"],
-        {"points[0].time_from_start": 0.05},
-        lambda m: (m.joint_names, [p.positions.tolist() for p in m.points]),
-        (["2", "1"], [[0.1, 0.2]]),
+        {"points[0].time_from_start": 0.05, "points[0].velocities[2]": 0.7},
+        lambda m: (m.joint_names, m.points[0].positions.tolist(), m.points[0].velocities.tolist()),
+        (["2", "1"], [0.1, 0.2], [0.7, 0.3]),
     ),
     "time in parts": (
         "trajectory_msgs/msg/JointTrajectory",
@@ -546,6 +551,154 @@ def test_a_range_of_whole_numbers_that_says_one_thing_only_is_refused(known):
     action = replace(action_term("x", "t", "std_msgs/msg/Int32", ["data"]), limit=(-0.3, 0.3))
     with pytest.raises(UserError, match=r"it is a .*, which can represent only 0 of limit"):
         command_writers([action])
+
+
+AB, FOUR = ["a", "b", "c"], ["0", "1", "2", "3"]
+ARRAYS: dict[str, tuple[str, list[tuple[str, list[str]]]]] = {  # array of names; arrays, keys
+    JOINT_STATE: ("name", [("position", AB), ("velocity", AB), ("effort", AB)]),
+    "control_msgs/msg/MultiDOFCommand": ("dof_names", [("values", AB), ("values_dot", AB)]),
+    "trajectory_msgs/msg/JointTrajectory": (
+        "joint_names",
+        [("points[0].positions", AB), ("points[0].velocities", AB)],
+    ),
+    "control_msgs/msg/DynamicJointState": (
+        "joint_names",
+        [("interface_values[a].values", AB), ("interface_values[b].values", AB)],
+    ),
+    "std_msgs/msg/Float64MultiArray": ("", [("data", FOUR)]),
+    "own_msgs/msg/LowState": ("", [("foot_force", FOUR), ("few", FOUR[:3])]),
+    "own_msgs/msg/IMUState": ("", [("quaternion", FOUR)]),
+}
+
+
+def arrays_in(message: Strict):
+    """Every array of numbers in a message."""
+    for field, kind in fields(message.NAME).items():
+        value = getattr(message, field)
+        if "/" in kind.base:
+            for each in value if kind.array else [value]:
+                yield from arrays_in(each)
+        elif kind.array and kind.base in CODES:
+            yield list(value)
+
+
+def some_elements(rng: np.random.Generator, kind: str) -> dict[str, bool]:
+    """Paths of elements; of each array none, all or some; true for those that a term writes."""
+    chosen = {}
+    for array_, keys in ARRAYS[kind][1]:
+        share, commanded = rng.choice([0.0, 0.5, 0.9, 1.0, 1.0]), rng.choice([0.0, 0.7, 1.0])
+        for key in rng.permutation(keys):
+            if rng.random() < share:
+                chosen[element_path(array_, str(key))] = bool(rng.random() < commanded)
+    return chosen
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_a_command_has_no_number_that_nobody_gave(known, monkeypatch, kind):
+    """Law: what is accepted is written without a zero; what is refused would have one, or fails.
+
+    All given values are 1 or more. An array that nobody writes is empty, or zeros where its size
+    is fixed, and a required value alone leaves a fixed array as its type has it.
+    """
+    rng, outcomes = np.random.default_rng(57), []
+    for _ in range(150):
+        elements = some_elements(rng, kind)
+        required = {path: 1.0 for path, commanded in elements.items() if not commanded}
+        paths = [path for path, commanded in elements.items() if commanded]
+        if not paths:
+            continue
+        named = ARRAYS[kind][0]
+        if named and rng.random() < 0.3:
+            steps = [step for path in elements for step in parse_path(path)]
+            outer = "interface_values" if "Dynamic" in kind else None
+            listed = sorted({k for f, k in steps if k in AB and outer in (None, f)})
+            listed += ["gripper"] * int(rng.integers(2)) if outer is None else []
+            required |= {f"{named}[{i}]": name for i, name in enumerate(listed)}
+        cut = int(rng.integers(len(paths)))
+        terms = [
+            replace(
+                action_term(name, "topic", kind, part),
+                limit=(0.0, 20.0),
+                ros=RosField("topic", kind, tuple(part), tuple(required.items())),
+            )
+            for name, part in (("x", paths[:cut]), ("y", paths[cut:]))
+            if part
+        ]
+        refusal = ""
+        try:
+            command_writers(terms)
+        except UserError as error:
+            refusal = str(error)
+        assert "\n" not in refusal
+        message = made(kind)()
+        with monkeypatch.context() as unchecked:
+            unchecked.setattr(plan.Plans, "_check_gaps", lambda *_: None, raising=False)
+            try:
+                (writer,) = command_writers(terms)
+                writer.write(message, np.arange(1.0, len(paths) + 1))
+                writer.read(over_the_wire(message), np.zeros(len(paths)))
+                whole = all(all(each) for each in arrays_in(message) if any(each))
+            except (UserError, MessageError):
+                whole = False
+        if kind == "own_msgs/msg/LowState" and not any("foot" in path for path in paths):
+            whole = not refusal  # of required values only
+        assert (not refusal) == whole, (paths, required, refusal, [*arrays_in(message)])
+        outcomes.append(whole)
+    assert sum(outcomes) > 10
+    assert sum(outcomes) < len(outcomes) - 10 or "Dynamic" in kind  # whose names are of one array
+
+
+@pytest.mark.parametrize("kind", ["Int32", "Int8", "UInt8", "Bool", "Float32", "Float64"])
+def test_a_command_within_its_limits_is_so_when_it_is_sent_and_rest_stays_rest(known, kind):
+    """Law: what watchdog_node hears of a command that is within its limits is within them too.
+
+    And it hears the safe command as rest, or skill_node's stop would end in its trip.
+    """
+    rng, accepted, refused = np.random.default_rng(58), 0, 0
+    for _ in range(150):
+        numbers = [0.0, 0.5, 1.0] if kind == "Bool" else np.arange(-12, 13) / rng.choice([1, 4])
+        low, safe, high = np.sort(rng.choice(numbers, 3)).tolist()
+        if low == high:
+            continue
+        action = action_term("x", "t", f"std_msgs/msg/{kind}", ["data"])
+        action = replace(action, limit=(low, high), safe_command=(safe,))
+        try:
+            (writer,) = command_writers([action])
+        except UserError:
+            refused += 1
+            continue
+        accepted += 1
+        contract = SimpleNamespace(
+            limits=(np.array([low]), np.array([high])),
+            safe_command=np.array([safe]),
+            action_names=["x.0"],
+        )
+        for command in [safe, low, high, *rng.uniform(low, high, 20)]:
+            message, heard = made(f"std_msgs/msg/{kind}")(), np.full(1, np.nan)
+            writer.write(message, np.array([command]))
+            writer.read(over_the_wire(message), heard)
+            assert violation(contract, heard) == "", (low, safe, high)
+            assert is_safe(contract, heard) or command != safe, (low, safe, high)
+    assert accepted > 5, "nothing is left to command"
+    assert not (refused and kind.startswith("Float"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "safe", "reason"),
+    [
+        (
+            (-2.0, 2.0),
+            0.4,
+            "safe_command 0.4 would be sent as 0, which is not at rest; valid: -2 to 2",
+        ),
+        ((0.0, 2.6), 0.0, "limit 0 to 2.6 would be rounded; valid: whole numbers, such as 0 to 2"),
+        ((0.25, 0.75), 0.5, "which can represent nothing of limit 0.25 to 0.75"),
+    ],
+)
+def test_an_integer_names_the_number_that_it_would_round(known, limit, safe, reason):
+    action = action_term("x", "t", "std_msgs/msg/Int32", ["data"])
+    with pytest.raises(UserError, match=rf"^topic t: data: it is a int32, .*{reason}$"):
+        command_writers([replace(action, limit=limit, safe_command=(safe,))])
 
 
 def test_a_value_that_a_field_cannot_hold_is_named(known):

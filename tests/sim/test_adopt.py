@@ -120,10 +120,14 @@ def test_every_part_of_the_model_becomes_a_term(mjcf, tmp_path):
         ),
         "action/joint_position": (
             {"actuators": ["hip_servo", "knee_servo"]},
-            "joint_commands",
+            "joint_position_commands",
             "position[knee]",
         ),
-        "action/slide_effort": ({"actuators": ["push"]}, "joint_commands", "effort[gripper]"),
+        "action/slide_effort": (
+            {"actuators": ["push"]},
+            "joint_effort_commands",
+            "effort[gripper]",
+        ),
         "action/command": ({"actuators": ["odd"]}, TODO, TODO),
     }
     seen = {n: (t["mujoco"], t["ros"]["topic"], t["ros"]["fields"][-1]) for n, t in found.items()}
