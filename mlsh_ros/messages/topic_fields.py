@@ -219,7 +219,7 @@ class Plans:
     ) -> None:
         """Refuse a command array with an unassigned element, which would be commanded as 0.
 
-        An array of named values has one for each name of the message, whoever names it. The
+        An array of named values needs one for each name that the message will have. The
         elements of a fixed array of messages have the defaults of their type.
         """
         given: dict[Any, dict[str | int, str]] = {}  # array: key, first path with it
