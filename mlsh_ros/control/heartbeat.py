@@ -57,7 +57,9 @@ class Heartbeat:
         self.newest: Beat | None = None
         self._since: dict[int, tuple[float, float]] = {}  # per instance: first and last beat, s
         self._followed: Beat | None = None  # the newest of the one that watches a session
-        self._heard_before = 0  # commands that it had heard when the session began
+        self._began = 0  # commands that had been sent when the session began
+        self._heard_before = 0  # commands that it had heard before the first one of the session
+        self._braked = False  # it has tripped in this session, and known a command then
         self._grown = 0.0  # s, when its count of commands last grew
         self._sent = 0  # commands that had been sent by then
 
@@ -68,6 +70,9 @@ class Heartbeat:
         self.newest = beat
         if self._followed is not None and beat.instance == self._followed.instance:
             self._followed = beat
+            self._braked |= beat.tripped and beat.command is not None
+            if sent == self._began:
+                self._heard_before = beat.heard
         first, _ = self._since.get(beat.instance, (beat.received, 0.0))
         self._since[beat.instance] = first, beat.received
         old = beat.received - self.max_age
@@ -79,7 +84,7 @@ class Heartbeat:
         Args:
             sent: commands that have been sent so far.
         """
-        self._followed = self.newest
+        self._followed, self._began, self._braked = self.newest, sent, False
         if self.newest is not None:
             self._grown, self._sent = self.newest.received, sent
             self._heard_before = self.newest.heard
@@ -95,10 +100,11 @@ class Heartbeat:
         """
         if (beat := self._followed) is None:
             return None
-        # Where it does not know the whole command, it cannot brake it; or it has been reset, which
-        # is possible at rest only.
-        reset = beat.heard > self._heard_before and not beat.tripped
-        able = beat.command is not None or reset
+        # Where it does not know the whole command, it cannot brake it. While it is not tripped,
+        # what it knows is of an earlier session or another sender, unless it has heard a command
+        # of this session, or has tripped in it and been reset, which is possible at rest only.
+        heard = beat.heard > self._heard_before or self._braked
+        able = beat.command is not None if beat.tripped else heard
         lives = beat.active and now - max(beat.received, since) <= self.max_age
         return WatchdogReport(lives and able, able and beat.received > sent + PERIOD, beat.command)
 

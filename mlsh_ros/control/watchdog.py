@@ -78,6 +78,14 @@ class Watchdog:
         return int(self._counts.min())
 
     @property
+    def known(self) -> bool:
+        """True if it knows the whole command, and does not only keep a trip of before.
+
+        Then it commands nothing, and whatever moves the robot has not reached it.
+        """
+        return not (self._kept or np.isnan(self.command).any())
+
+    @property
     def stopped(self) -> bool:
         """True if an emergency stop is active."""
         return self._stop is not None

@@ -359,15 +359,14 @@ class WatchdogNode(CoreNode):
 
     def _say_beat(self) -> None:
         watchdog = self.watchdog
-        known = not np.isnan(watchdog.command).any()
         self._beat.data = self._layout.pack(
             *self._about,
             not self._closing,
             bool(watchdog.cause),
             watchdog.heard,
-            known,
+            watchdog.known,
             watchdog.patience,
-            vectors=(watchdog.command if known else self.interface.safe_command,),
+            vectors=(watchdog.command if watchdog.known else self.interface.safe_command,),
         )
         self._beats.publish(self._beat)
         with self._new_data:

@@ -19,6 +19,7 @@ from mlsh_ros.control.emergency_stop import KEPT, NOBODY, EmergencyStop, Publish
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.heartbeat import Beat, Heartbeat
 from mlsh_ros.control.supervisor import State, Supervisor
+from mlsh_ros.control.watchdog import PERIOD, Watchdog
 from sim.interface import Interface
 
 DT = 0.1
@@ -54,22 +55,39 @@ class Node:
         self.tripped = False
         self.watchdog_lives = watched
         self.frozen = False  # the watchdog: it lives on later, and does nothing until then
-        self.last_beat = False, np.zeros(2)
+        self.deaf = False  # the watchdog: it hears no command of this session
+        self.knew = None  # the command that it knew when the session began
+        self.heart = Heartbeat(7, simulated=False)
+        self.last_beat = False, None, 0
         self.braked = False  # the watchdog has, since the newest command
 
     def _watch(self):
         """It has brought the robot to rest at once when it has tripped."""
-        return WatchdogReport(self.watchdog_lives, *self.beat) if self.watched else None
+        if not self.watched:
+            return None
+        newer, command, heard = self.beat
+        received = 2 * PERIOD if newer else 0.0
+        said = Beat(1, 7, False, True, self.tripped, heard, PATIENCE, command, received)
+        self.heart.hear(said, self.gate.count)
+        return self.heart.watch(received if self.watchdog_lives else 100.0, 0.0, 0.0)
 
     @property
     def beat(self):
-        """What the newest heartbeat says: of the one that ended, what it said last."""
+        """What the newest heartbeat says: of the one that ended, what it said last.
+
+        Whether it is newer than the newest command, the command that it knows, and how many it
+        has heard in this session.
+        """
+        if not self.watchdog_lives:
+            return self.last_beat
         newer = self.braked or self.now - self.gate._sent >= PATIENCE
-        return (newer, self.robot.copy()) if self.watchdog_lives else self.last_beat
+        if self.deaf and not self.tripped:
+            return newer, self.knew, 0
+        return newer, self.robot.copy(), int(not self.deaf)
 
     def _send(self, command, stamp):
         self.sent.append((self.lifecycle, self.supervisor.status, command.copy()))
-        self.last_beat = False, self.last_beat[1]  # it is older than this command
+        self.last_beat = False, *self.last_beat[1:]  # it is older than this command
         self.braked = False
 
     # Events; each says whether it changed anything that can be seen -----------------------
@@ -115,8 +133,18 @@ class Node:
             return
         if self.supervisor.go(State.RUNNING):
             self.thread = True
-            self.last_beat = False, self.last_beat[1]  # that was before
+            safe = self.interface.safe_command
+            self.knew = safe if (self.robot == safe).all() else None
+            self.last_beat = False, self.last_beat[1], 0  # that was before
+            self.heart.hear(Beat(1, 7, False, True, False, 0, PATIENCE, self.knew, 0.0), 0)
+            self.heart.follow(self.gate.count)
             self.gate.begin(self.robot.copy(), PATIENCE if self.watched else None)
+
+    def start_unheard(self):
+        """The watchdog hears nothing of this session: DDS has not connected the two yet."""
+        begun = self.thread
+        self.start()
+        self.deaf = self.deaf or (self.thread and not begun and self.watchdog_lives)
 
     def stop(self):
         if self._asked():
@@ -153,6 +181,7 @@ class Node:
         """watchdog_node trips and brings the robot to rest by itself."""
         if self.watchdog_lives and not self.tripped:
             self.tripped = self.braked = True
+            self._watch()  # its heartbeat says so
             if self.supervisor.state is not State.DISARMED:
                 self.gate.hand_over()
                 self.supervisor.fault("watchdog", "tripped")
@@ -183,7 +212,7 @@ class Node:
 
     def _watchdog_brakes(self):
         """At once to rest, and what it says of it is not heard yet."""
-        if not (self.robot == self.interface.safe_command).all():
+        if not self.deaf and not (self.robot == self.interface.safe_command).all():
             self.robot, self.tripped, self.braked = self.interface.safe_command.copy(), True, True
 
     def lose_watchdog(self):
@@ -247,7 +276,7 @@ class Node:
         else:
             raise AssertionError("braking does not end")
         self.gate.repeat_rest(self.now)
-        self.thread = False
+        self.thread = self.deaf = False
         self.gate.close()
         self.supervisor.rest()
 
@@ -255,7 +284,7 @@ class Node:
 LIFECYCLE = ["configure", "activate", "deactivate", "cleanup", "shutdown"]
 OPERATOR = ["arm", "start", "stop", "disarm", "reset", "press", "release", "reset_watchdog"]
 WORLD = ["sensor_fault", "trip", "freeze", "begin_to_stop", "kill_watchdog", "lose_watchdog"]
-WORLD += ["freeze_watchdog", "thaw_watchdog"]
+WORLD += ["freeze_watchdog", "thaw_watchdog", "start_unheard"]
 THREAD = ["tick_up", "tick_down", "jump", "brake_step"]
 EVENTS = [*LIFECYCLE, *OPERATOR, *WORLD, *THREAD]
 LONGEST = 40  # events by which every situation is reached; the longest way has 17
@@ -275,6 +304,9 @@ class Situation:
     tripped: bool
     watchdog_lives: bool
     frozen: bool
+    deaf: bool
+    knew: bool
+    braking: bool  # the watchdog's, as its heartbeats of this session have said
     braked: bool
     last_beat: tuple
 
@@ -294,8 +326,11 @@ def situation(node):
         node.tripped,
         node.watchdog_lives,
         node.frozen,
+        node.deaf,
+        node.deaf and node.knew is not None,
+        node.thread and node.heart._braked,
         node.braked,
-        () if node.watchdog_lives else (node.last_beat[0], *node.last_beat[1].round(9)),
+        () if node.watchdog_lives else tuple(map(str, node.last_beat)),
     )
 
 
@@ -307,6 +342,7 @@ def copied(node):
     """Another node in the same situation."""
     twin = Node(node.interface, node.watched)
     parts = (twin, node), (twin.supervisor, node.supervisor), (twin.gate, node.gate)
+    parts += ((twin.heart, node.heart),)
     for own, known in parts:
         for name, value in vars(known).items():
             if not callable(value) and not isinstance(value, TIES):
@@ -736,11 +772,44 @@ def test_what_a_watchdog_said_counts_as_long_as_it_is_newer_than_the_command():
         heart.hear(beat(1.1, instance=2), 0)  # of another one
     # It has heard nothing in this session: it cannot brake, and has brought nobody to rest.
     assert heart.watch(1.4, 0.0, 0.8) == WatchdogReport(False, False, None)
-    heart.hear(beat(1.0, heard=1), 0)  # it has, and was reset since, which is possible at rest
+    heart.hear(beat(1.0, heard=1), 1)  # it has, and was reset since, which is possible at rest
     assert heart.watch(1.4, 0.0, 0.8) == WatchdogReport(True, True, None)
     assert heart.watch(1.4, 0.0, 0.95) == WatchdogReport(True, False, None)
     assert not heart.watch(1.6, 0.0, 0.8).lives
     heart.hear(replace(beat(1.5), tripped=True), 0)  # and knows no command: it cannot brake
     assert heart.watch(1.6, 0.0, 0.8) == WatchdogReport(False, False, None)
-    heart.hear(beat(1.0, heard=1), 0)
+    heart.hear(beat(1.0, heard=1), 1)
     assert heart.watch(1.6, 1.2, 0.8).lives  # heard nothing, as this process stood still
+
+
+@pytest.mark.parametrize("late", [0, 3])
+def test_what_a_watchdog_knows_of_an_earlier_session_says_nothing_of_this_one(late):
+    """DDS connects the two a moment after the first command: it knows that one is safe."""
+    heart, safe = Heartbeat(7, simulated=False), np.zeros(2)
+    heart.hear(replace(beat(1.0, heard=50), command=safe), 50 + late)
+    heart.follow(50 + late)
+    # The last ones of the earlier session come late, or after the heartbeat.
+    heart.hear(replace(beat(1.1, heard=50 + late), command=safe), 50 + late)
+    heart.hear(replace(beat(1.5, heard=50 + late), command=safe), 51 + late)
+    assert heart.watch(1.5, 0.0, 1.2) == WatchdogReport(False, False, safe)
+    heart.hear(replace(beat(1.5, heard=51 + late), command=safe), 52 + late)
+    assert heart.watch(1.5, 0.0, 1.2) == WatchdogReport(True, True, safe)
+    heart.hear(replace(beat(1.5, heard=50 + late), command=safe, tripped=True), 52 + late)
+    assert heart.watch(1.5, 0.0, 1.2) == WatchdogReport(True, True, safe)  # by which it brakes
+    heart.hear(beat(1.5, heard=50 + late), 52 + late)  # and is reset, which is possible at rest
+    assert heart.watch(1.5, 0.0, 1.2) == WatchdogReport(True, True, None)
+    heart.follow(52 + late)
+    assert heart.watch(1.5, 0.0, 1.2) == WatchdogReport(False, False, None)
+
+
+def test_a_watchdog_that_keeps_a_trip_at_rest_knows_no_command(bundle):
+    """It commands nothing: a robot that moves has commands that it does not hear."""
+    watchdog = Watchdog(small(bundle.interface, 0.0), PATIENCE)
+    assert not watchdog.known
+    watchdog.hear(np.zeros(2), 0.0)
+    assert watchdog.known
+    watchdog.fail("the emergency stop topic was not read")
+    assert not watchdog.known
+    watchdog.hear(np.array([0.5, 0.0]), 0.1)
+    assert watchdog.known
+    assert watchdog.look(0.1)  # it brakes
