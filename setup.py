@@ -88,6 +88,7 @@ setup(
         "mlsh_ros": [
             "py.typed",
             "bringup/fastdds_local.xml",
+            "bringup/fastdds_robot.xml",
             "evaluation/report/*.html",
             "evaluation/report/*.css",
             "evaluation/report/*.js",

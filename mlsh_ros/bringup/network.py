@@ -12,6 +12,8 @@ FAST_DDS = "rmw_fastrtps"
 # The process id of the launcher with which nodes are to end.
 LAUNCHER = "MLSH_LAUNCHER_PID"
 LOCAL = Path(__file__).parent / "fastdds_local.xml"
+# For a robot's nodes that other computers listen to; the user sets it.
+ROBOT = Path(__file__).parent / "fastdds_robot.xml"
 HERE, BY_PROFILE = "LOCALHOST", "SYSTEM_DEFAULT"
 
 
