@@ -20,7 +20,7 @@ MOST_STARTS = 10_000  # commands from which a session may have begun; they take 
 
 @dataclass(frozen=True)
 class _Said:
-    """What equal messages of a topic measured of commands."""
+    """Equal measurements of commands by messages of one topic."""
 
     fields: dict[str, Floats]
     moments: list[int] = field(default_factory=list)  # ns, in order
@@ -179,7 +179,7 @@ class ObservationCheck:
 
     @staticmethod
     def _of_one_stamp(known: list[list[_Said]]) -> list[tuple[_Said, ...]]:
-        """What messages of one stamp said, one of each topic; what is equal once."""
+        """Returns the measurements of each stamp that all topics have; equal ones once."""
         if not known:
             return [()]
         of_stamp = [{stamp: each for each in said for stamp in each.moments} for said in known]
