@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ def samples_of(
     segment: Ints,
     begins: Floats,
     plan: WindowPlan,
+    fields: Sequence[Mapping[str, Floats]],
 ) -> TermSamples:
     """Returns the samples of a term.
 
@@ -54,12 +56,16 @@ def samples_of(
         segment: (W,) of the windows.
         begins: (W,) s, when their comparisons begin.
         plan: of the windows.
+        fields: of each segment, per term (T, size) at its ticks.
     """
     stream = None if signals.lockstep else signals.stream(term.name)
     tick = signals.interface.control_dt
     parts = []
     for i, timed in enumerate(segments):
-        if stream is not None:
+        shown = fields[i][term.name]
+        if signals.lockstep and np.isfinite(shown).all(axis=1).any():
+            found = _from_ticks(timed, term, shown)
+        elif stream is not None:
             found = _from_stream(signals, timed, stream, term)
         elif term.policy_input and timed.segment.session.traced:
             found = _from_trace(signals.interface, timed, term)
@@ -84,6 +90,19 @@ def samples_of(
         )
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     return TermSamples(*(np.concatenate(column) for column in columns))
+
+
+def _from_ticks(timed: Timed, term: ObservationTerm, fields: Floats) -> TermSamples:
+    """The fields of all ticks at which they are known; times in s."""
+    known = np.isfinite(fields).all(axis=1)
+    time, fields = timed.moments[known], fields[known]
+    values = to_compared(term, unfolded(term, fields))
+    if turns(term):
+        values, _ = unwound(values)
+    none = time + np.nan
+    return TermSamples(
+        np.zeros(len(time), np.int64), time, none, first_times(time, fields), values
+    )
 
 
 def _from_trace(interface: Interface, timed: Timed, term: ObservationTerm) -> TermSamples:

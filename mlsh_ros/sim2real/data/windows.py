@@ -91,7 +91,7 @@ def make_windows(signals: Signals, plan: WindowPlan, interface: Interface) -> Wi
             for term in interface.observation
         },
         samples={
-            term.name: samples_of(signals, segments, term, table[:, 0], begins, plan)
+            term.name: samples_of(signals, segments, term, table[:, 0], begins, plan, fields)
             for term in interface.observation
         },
     )
@@ -190,20 +190,42 @@ def _skill(segment: Segment, begin: int, plan: WindowPlan) -> Ints:
 
 
 def fields_of(signals: Signals, segment: Segment) -> dict[str, Floats]:
-    """Per term (T, size) the newest field at every tick of a segment; nan where there is none."""
+    """Per term (T, size) the newest field at every tick of a segment; nan where there is none.
+
+    In lockstep it is that with the stamp that the tick answered, whenever it was recorded.
+    """
     session, fields = segment.session, {}
     for term in signals.interface.observation:
         values = np.full((len(segment), term.size), np.nan)
-        stream = None if signals.lockstep else signals.stream(term.name)
-        if stream is not None:
-            order = session.order[segment.begin : segment.end]
-            newest = np.searchsorted(stream.order, order) - 1
-            values[newest >= 0] = stream.fields[term.name][newest[newest >= 0]]
-        elif term.policy_input and term.derive is None and session.traced:
+        stream = signals.stream(term.name)
+        if (
+            (stream is None or signals.lockstep)
+            and term.policy_input
+            and term.derive is None
+            and session.traced
+        ):
             shown = session.observation[segment.begin : segment.end]
             values[:] = unscaled(term, signals.interface, shown)
+        if stream is not None:
+            chosen, known = _at_ticks(signals, segment, stream)
+            values[known] = stream.fields[term.name][chosen[known]]
         fields[term.name] = values
     return fields
+
+
+def _at_ticks(
+    signals: Signals, segment: Segment, stream: SignalStream
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """(T,) messages that the ticks of a segment used, and whether they are known."""
+    part, session = slice(segment.begin, segment.end), segment.session
+    if not signals.lockstep:
+        chosen = np.searchsorted(stream.order, session.order[part]) - 1
+        return chosen, chosen >= 0
+    moment = session.moment[part] if len(session.moment) else np.full(len(segment), -1)
+    order = np.argsort(stream.moment, kind="stable")
+    place = np.searchsorted(stream.moment[order], moment)
+    chosen = order[np.minimum(place, len(order) - 1)]
+    return chosen, (moment >= 0) & (stream.moment[chosen] == moment)
 
 
 def subsample(windows: Windows, keep: Ints) -> Windows:
