@@ -19,6 +19,7 @@ from mlsh_ros.sim2real.gap.joints import angles
 from mlsh_ros.sim2real.gap.measures import sudden
 from mlsh_ros.sim2real.gap.training_range import SPREAD, graphs_of, known_to, read_by
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
+from mlsh_ros.sim2real.sysid.identify import identify
 from policies.bundle.bundle import load_bundle
 from policies.bundle.onnx_reader import OnnxGraph
 from policies.bundle.task_compatibility import resolve_task
@@ -505,6 +506,34 @@ ON_LEGS = {
         r"the robot follows its commands 2[0-9] ms late",
     ),
 }
+
+
+def test_in_lockstep_a_robot_on_legs_begins_in_its_own_orientation():
+    """Which a derived term shows: tilt of what a quaternion measures."""
+    bundle = load_bundle("ant_bandits")
+    signals = synthesize_recording(bundle, None, sessions=1, seed=3, lockstep=True, ticks=160)
+    gap = analyze_signals(bundle, [signals], [])
+    assert gap.findings == []
+    shown = {m.element.name: m.usual / m.element.size for m in gap.measures if m.element.moves}
+    assert any(name.startswith("orientation") for name in shown)
+    assert max(shown.values()) < 0.01, shown
+
+
+@pytest.mark.parametrize("lockstep", [True, False])
+def test_legs_whose_velocity_no_sensor_shows_are_not_compared(lockstep, tmp_path):
+    """The velocity of a Go2's base is unknown where a window begins."""
+    bundle = load_bundle("go2_walk")
+    signals = synthesize_recording(
+        bundle, None, sessions=1, seed=3, lockstep=lockstep, ticks=400, every=2
+    )
+    gap = analyze_signals(bundle, [signals], [])
+    assert gap.measures == []
+    assert gap.verdict == ["nothing found in messages and timing; the motion was not compared"]
+    (note,) = [note for note in gap.notes if "the motion is not compared" in note]
+    assert "depends on the velocity of root" in note
+    assert gap.to_dict()["worst"]["nrmse"] is None  # no gate on it passes
+    with pytest.raises(UserError, match=r"^robot 'go2': "):
+        identify(bundle, [signals])
 
 
 @pytest.mark.slow

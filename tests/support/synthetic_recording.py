@@ -26,9 +26,16 @@ ONE = np.zeros(1, np.int32)
 
 
 def synthesize_recording(
-    bundle: Bundle, sim_params: SimParams | None, *, sessions: int, seed: int, every: int = 1
+    bundle: Bundle,
+    sim_params: SimParams | None,
+    *,
+    sessions: int,
+    seed: int,
+    every: int = 1,
+    lockstep: bool = False,
+    ticks: int | None = None,
 ) -> Signals:
-    """Drive sessions of one episode each, masters in turn, in simulated real time.
+    """Drive sessions of one episode each, masters in turn, in simulated real time or in lockstep.
 
     Args:
         bundle: its skills and masters.
@@ -36,6 +43,8 @@ def synthesize_recording(
         sessions: episodes.
         seed: of goals, starts and noise.
         every: physics steps per message of a sensor.
+        lockstep: a message of each sensor and tick.
+        ticks: at most, of an episode.
     """
     manifest, interface = bundle.manifest, bundle.interface
     listener, now = Listener(interface), START
@@ -60,11 +69,11 @@ def synthesize_recording(
         safe = interface.safe_command[None]
         for _ in range(round(STANDS / interface.physics_dt)):
             world.step_physics(safe, 1)
-        for _ in range(family.ticks):
+        for _ in range(min(family.ticks, ticks or family.ticks)):
             fields: dict[str, np.ndarray] = {}
             command = interface.safe_command
             for sub in range(interface.substeps):
-                if sub % every == 0 or sub == 0:
+                if (sub % every == 0 and not lockstep) or sub == 0:
                     shown = world.measurements(world.true_state())
                     fields = {name: value[0].copy() for name, value in shown.items()}
                     for topic, names in topics:
@@ -84,4 +93,5 @@ def synthesize_recording(
             if (outcome.terminated | outcome.truncated)[0]:
                 break
         now += PAUSE
-    return listener.finish("rehearsal", "realtime", simulated=False)
+    mode = "lockstep" if lockstep else "realtime"
+    return listener.finish("rehearsal", mode, simulated=lockstep)

@@ -17,12 +17,10 @@ from mlsh_ros.sim2real.gap.measures import Measure, measure
 from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.residuals import SMALLEST, AssumedRobot, Element, elements_of
-from sim.errors import UserError
-from sim.interface import Floats, Interface
+from sim.errors import UserError, listed
+from sim.interface import Interface
 
 SHORT = 0.3  # s, windows of a robot that does not forget
-# What is left of a nudge after a second, from where on it is such a robot: of a velocity, else.
-LASTS, GROWS = 0.5, 1.5
 LEAST = 1e-3  # in a term's unit: movement below which a robot without commands is at rest
 
 
@@ -111,14 +109,10 @@ def _compared(
     notes, interface = list(earlier), open_loop.interface
     windows = windows_of(signals, plan_for(interface), open_loop, notes)
     memory = open_loop.memory(windows)
-    restless = _restless(memory, open_loop)
+    restless = open_loop.amplifies(memory)
     if restless:
         windows = windows_of(signals, plan_for(interface, SHORT, 0.0), open_loop, notes)
         memory = open_loop.memory(windows)
-        notes.append(
-            "small errors of the robot's state grow or persist: it is compared in short windows, "
-            "which begin with the recorded velocities"
-        )
     windows, nominal = _finite(windows, open_loop, notes)
     elements = elements_of(interface, nominal, windows, memory, open_loop.model)
     if not elements:
@@ -133,6 +127,18 @@ def _compared(
             f"not compared, because not recorded or simulated: {', '.join(sorted(skipped))}"
         )
     notes += _unmoved(windows, elements, interface, notes)
+    if unseen := open_loop.undetermined(windows):
+        notes.append(
+            "the motion is not compared: it depends on the velocity of "
+            f"{listed(unseen)}, which no recorded sensor shows; it needs a term in robot.yaml, "
+            "which may have policy_input: false"
+        )
+        elements = []
+    elif restless:
+        notes.append(
+            "small errors of the robot's state grow or persist: it is compared in short windows, "
+            "which begin with the recorded velocities"
+        )
     measures = measure(windows, nominal, elements, interface, skills)
     causes, model = Search(open_loop, windows, elements).causes()
     final, explained = nominal, measures
@@ -198,15 +204,6 @@ def _names(some: Sequence[Element], elements: Sequence[Element]) -> list[str]:
     count = Counter(e.term for e in elements)
     whole = {term for term, n in Counter(e.term for e in some).items() if n == count[term]}
     return list(dict.fromkeys(e.term if e.term in whole else e.name for e in some))
-
-
-def _restless(memory: dict[str, Floats], open_loop: OpenLoopReplay) -> bool:
-    """True if a simulation from a slightly wrong state diverges from the true one."""
-    units = {term.name: term.unit for term in open_loop.interface.observation}
-    return any(
-        bool((np.abs(kept) > (LASTS if units[name].endswith("/s") else GROWS)).any())
-        for name, kept in memory.items()
-    )
 
 
 def _finite(

@@ -69,6 +69,8 @@ class Gap:
         """Findings in plain words, the most important first."""
         if self.findings:
             return [str(finding) for finding in self.findings]
+        if not self.measures:
+            return ["nothing found in messages and timing; the motion was not compared"]
         return [f"{NO_GAP} in what could be compared" if self.notes else NO_GAP]
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ ROUNDS = 12  # of Newton's method; the first ones only turn the robot around
 TURN = 0.7  # rad, or m, that a round may move a joint
 NUDGE = 1e-6  # for derivatives
 RANK = 1e-3  # a direction that moves no sensor by more than this part of the best is not seen
+PART = 0.1  # of a direction of length 1: a joint that has a part in it
 DONE = 1e-9  # change of the state from which on it has converged
 FREE, BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
 STAGE_POS, STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_POS), int(mujoco.mjtStage.mjSTAGE_VEL)
@@ -53,6 +54,32 @@ def solve(
         _move(model, qpos, qvel, change)
         if np.abs(change).max(initial=0.0) < DONE:
             break
+
+
+def unseen_velocities(physics: BatchedPhysics, terms: list[ObservationTerm]) -> Floats:
+    """(n, nv) directions of velocity that these terms do not show, in the present state."""
+    nv, qvel = physics.model.nv, physics.batch.bind("qvel")
+    base = qvel.copy()
+
+    def shown() -> Floats:
+        fields = physics.refresh_sensors()
+        return np.concatenate([fields[term.name][0] for term in terms] or [np.zeros(0)])
+
+    now = shown()
+    jacobian = np.zeros((len(now), nv))
+    for i in range(nv):
+        qvel[:, i] += NUDGE
+        jacobian[:, i] = (shown() - now) / NUDGE
+        qvel[:] = base
+    shown()
+    _, sizes, directions = np.linalg.svd(jacobian, full_matrices=True)
+    return np.asarray(directions[int((sizes > RANK * sizes.max(initial=0.0)).sum()) :])
+
+
+def joints_of(model: mujoco.MjModel, direction: Floats) -> list[str]:
+    """Returns the joints that move with a direction of velocity (nv,)."""
+    moving = np.flatnonzero(np.abs(direction) > PART)
+    return [model.joint(int(model.dof_jntid[i])).name for i in moving]
 
 
 def of_state(model: mujoco.MjModel, term: ObservationTerm) -> bool:

@@ -25,7 +25,7 @@ from mlsh_ros.sim2real.sysid.parameters import (
     sim_params_of,
     unknowns,
 )
-from sim.errors import UserError
+from sim.errors import UserError, listed
 from sim.files.migrations import SCHEMA
 from sim.files.strict_yaml import comment, dump_yaml
 from sim.interface import Floats, Interface
@@ -172,6 +172,17 @@ def identify(
     wanted = chosen(unknowns(interface, names, prior, ranges), parameters, fix)
     notes = [f"{s.name}: {note}" for s in recordings for note in s.notes]
     windows, more = _windows(open_loop.interface, recordings, notes)
+    if open_loop.amplifies(open_loop.memory(windows)):
+        raise UserError(
+            f"robot {body.name!r}: small errors of its state grow within a second, as on legs in "
+            "contact with the floor: parameters cannot be identified from such a recording"
+        )
+    if unseen := open_loop.undetermined(windows):
+        raise UserError(
+            f"robot {body.name!r}: its motion depends on the velocity of {listed(unseen)}, which "
+            "no recorded sensor shows; it needs a term in robot.yaml, which may have "
+            "policy_input: false"
+        )
     notes += more
     notes += [
         f"{s.name}: {wrap.term} element {wrap.index} wraps at {wrap.at:.2f} rad; its turns are "
