@@ -211,10 +211,9 @@ def robustness(
         scores = [limit_of[e.task].normalize(e.value) for e in done]
         # Where the reward is a cost, an episode that is cut off costs less than a whole one.
         scores = [min(s, 0.0) if e.diverged else s for s, e in zip(scores, done, strict=True)]
-        success, stopped, diverged = (
-            float(np.mean(part))
-            for part in zip(*((e.success, bool(e.fault), e.diverged) for e in done), strict=True)
-        )
+        success = float(np.mean([e.success for e in done]))
+        stopped = float(np.mean([bool(e.fault) for e in done]))
+        diverged = float(np.mean([e.diverged for e in done]))
         return Point(values, float(np.mean(scores)), success, stopped, diverged)
 
     return RobustnessMap(

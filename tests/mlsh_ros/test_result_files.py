@@ -18,7 +18,8 @@ from sim.errors import UserError
 from sim.tasks.registry import make_family
 
 B = "moving_bandits"
-NOTHING = SimpleNamespace(tasks=[], adapted=SimpleNamespace(estimates=(), curves=[], kept=()))
+ADAPTED = SimpleNamespace(estimates=(), curves=[], kept=(), divergence="")
+NOTHING = SimpleNamespace(tasks=[], adapted=ADAPTED)
 IDENTIFIED = SimpleNamespace(
     lines=list,
     numbers=[SimpleNamespace(why_not="")],
@@ -90,7 +91,7 @@ COMMANDS = {
         (B, "ring_bandits", "-o", "all.csv"),
         ("all.csv",),
         "policies.experiments.transfer.adapt",
-        SimpleNamespace(curves=[[]] * len(make_family("ring_bandits").tasks)),
+        SimpleNamespace(curves=[[]] * len(make_family("ring_bandits").tasks), diverged=0),
         {},
     ),
 }
