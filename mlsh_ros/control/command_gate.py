@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from sim.interface import Floats, Interface
 Send = Callable[[Floats, "int | None"], None]
 ROUNDING = 1e-9  # relative and absolute, of a step that is exactly as large as the rate limit
 FRESH = 0.9  # of the watchdog's patience for which a command counts as being in force
+UNWATCHED = 2.5  # control periods in place of that patience where nobody watches
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class CommandGate:
         self._patience: float | None = None
         self._given_away = False  # watchdog_node has tripped
         self._sent = 0.0  # s, when the last one was
+        self.leeway = math.inf  # s within which a command must leave after its check, see `_put`
         self.count = 0  # commands sent, in all sessions
 
     def begin(self, initial: Floats, patience: float | None = None) -> None:
@@ -177,6 +180,17 @@ class CommandGate:
         return not now - self._sent < FRESH * self._patience
 
     def _put(self, command: Floats, now: float, stamp: int | None) -> None:
+        # It has to leave while the one before it counts as being in force: then somebody else may
+        # command the robot. In lockstep a command may take as long as it likes.
+        standing = self.command is not None and not self._handed_over(now)
+        patience = self._patience or UNWATCHED * self.interface.control_dt
+        age = now - self._sent if standing and self._patience is not None else 0.0
+        self.leeway = FRESH * patience - age if self._paced else math.inf
+        before = self.command, self._sent
         # Before it is sent: where sending fails half-way, a part of it may be in force.
         self.command, self._sent, self.count = command, now, self.count + 1
-        self._send(command, stamp)
+        try:
+            self._send(command, stamp)
+        except FaultError:  # nothing has left
+            self.command, self._sent = before
+            raise

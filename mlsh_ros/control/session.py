@@ -54,6 +54,7 @@ class Session:
         self._supervisor, self._gate, self._drive, self._pace = supervisor, gate, drive, pace
         self._stop, self._wake, self._failed = stop, wake, failed
         self._thread: threading.Thread | None = None
+        self.failure = ""  # why the last session's commands did not bring the robot to rest
         self._turn = threading.RLock()  # one session begins or ends at a time
 
     def start(self, prepare: Callable[[], None]) -> bool:
@@ -66,6 +67,7 @@ class Session:
             if self._supervisor.state is not State.READY:
                 return False
             self._join()
+            self.failure = ""
             self._stop.clear()  # before RUNNING: a fault from now on sets it again
             if not self._supervisor.go(State.RUNNING):
                 return False
@@ -79,12 +81,18 @@ class Session:
             self._thread = thread
             return True
 
-    def end(self) -> None:
-        """Bring the robot to rest; returns when it is at rest, however long that takes."""
+    def end(self) -> str:
+        """Bring the robot to rest; returns when it is at rest, however long that takes.
+
+        Returns:
+            Why that failed, in this or an earlier call, since the session began; empty if it did
+            not.
+        """
         with self._turn:
             self._stop.set()
             self._wake()
             self._join()
+            return self.failure
 
     def _join(self) -> None:
         if self._thread is not None:
@@ -102,8 +110,9 @@ class Session:
             self._supervisor.fault("internal", f"{type(error).__name__}: {error}")
         finally:
             self._supervisor.go(State.STOPPING)
-            if failure := self._brake():
-                self._supervisor.fault("internal", failure)
+            self.failure = self._brake()
+            if self.failure:
+                self._supervisor.fault("internal", self.failure)
             self._gate.close()
             self._supervisor.rest()
 

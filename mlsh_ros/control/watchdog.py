@@ -198,6 +198,8 @@ class Watchdog:
     def brake(self, now: float) -> Floats:
         """Next command (A,) on the way to the safe one, to be sent every tick.
 
+        The first step is the part of one that has passed since the command before it.
+
         NaN where neither a command has been heard nor the robot's state is measured: to send
         anything there could make it jump. Likewise, for `MEASURING` s at most, where the robot may
         have been moved since the last command and a measurement is still to come.
@@ -209,6 +211,8 @@ class Watchdog:
         old = now - self._since > 2 * self.patience + PERIOD
         unknown, doubtful = np.isnan(self.command), old | (self._doubtful > 0)
         waits = np.zeros(len(unknown), bool)
+        passed = (now - self._since) / self.interface.control_dt
+        passed[unknown] = np.nan
         if (unknown | doubtful).any():
             measured = self._measured()
             known = ~np.isnan(measured)
@@ -216,10 +220,14 @@ class Watchdog:
             if self._waited * self.interface.control_dt < MEASURING:
                 waits = doubtful & ~known & ~unknown & self.interface.is_measured
             self._waited += 1
+        braked = self.interface.brake(self.command)
+        if not self._braking:  # later ones do not go by the clock, which may stand
+            part = self.command + np.maximum(passed, 0.0) * (braked - self.command)
+            braked = np.where(passed < 1, part, braked)
         self._braking = True
         self._doubtful = np.where(waits, np.maximum(self._doubtful, 1), 0)
         self._since = np.where(waits, self._since, now)
-        self.command = np.where(waits, self.command, self.interface.brake(self.command))
+        self.command = np.where(waits, self.command, braked)
         return np.where(waits, np.nan, self.command)
 
     def _ignores(self, command: Floats, now: float) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
 
+from mlsh_ros.control.clock import steady_time
+from mlsh_ros.control.faults import FaultError
 from mlsh_ros.messages.conversion import CommandWriter
 from mlsh_ros.nodes.node import COMMAND, message_type
 from sim.interface import Floats
@@ -43,17 +46,25 @@ class Commander:
             if not hasattr(message, "header")
         ]
 
-    def send(self, command: Floats, stamp: int) -> None:
+    def send(self, command: Floats, stamp: int, by: float = math.inf) -> None:
         """Send a command (A,), stamped in ns, to every topic even if one fails.
 
         A topic with an element that is not finite is skipped, because the robot's reaction to it
         is undefined.
 
+        Args:
+            command: that has been checked.
+            stamp: ns.
+            by: s, by the steady clock, when it must leave. This process may stand still between
+                the check and here, and the robot be braked meanwhile.
+
         Raises:
+            FaultError: it is too late; nothing has been sent.
             RuntimeError: the node is not active, so that nothing would be sent.
             Exception: of ROS.
         """
         failed: Exception | None = None
+        filled = []
         for publisher, message, writer in zip(
             self._publishers, self._messages, self._writers, strict=True
         ):
@@ -66,6 +77,15 @@ class Commander:
                     header = message.header.stamp
                     header.sec, header.nanosec = divmod(stamp, 10**9)
                 writer.write(message, command)
+                filled.append((publisher, message))
+            except Exception as error:
+                failed = error
+        if (late := steady_time() - by) > 0:
+            raise FaultError(
+                "deadline", f"a command was held up before it left, {late:.3f} s too long"
+            )
+        for publisher, message in filled:
+            try:
                 publisher.publish(message)
             except Exception as error:
                 failed = error

@@ -157,9 +157,9 @@ class SessionServices:
         return self._here() if unchanged() else f"topic {TOPIC!r} was true during the checks"
 
     def _disarm(self) -> str:
-        self._session.end()
+        failure = self._session.end()
         fault = self._supervisor.state is State.FAULT
-        return "" if self._supervisor.go(State.DISARMED) else self._here(hint=fault)
+        return "" if self._supervisor.go(State.DISARMED) else failure or self._here(hint=fault)
 
     def _start(self) -> str:
         """Change from READY to RUNNING; returns the reason if that is refused."""
@@ -171,12 +171,13 @@ class SessionServices:
         return "" if self._session.start(self._prepare) else self._here()
 
     def _stop(self) -> str:
-        self._session.end()
-        return ""
+        return self._session.end()
 
     def _reset(self) -> str:
         """Change from FAULT to DISARMED, and remove panels that are gone; returns a refusal."""
-        self._session.end()
+        if failure := self._session.end():  # said once more: the fault may be of another cause
+            self._session.failure = ""
+            return f"{failure}; see that the robot is at rest, and call reset again"
         forgotten = self._estop.reset()
         if self._estop.pressed and (fault := self._checks.estop_fault()):
             return f"{fault.detail}; release it first"

@@ -83,6 +83,7 @@ class SkillNode(CoreNode):
         # is not taken, whoever says it again. float64 holds it.
         self._session_number = secrets.randbits(40) << 10
         self._sent = 0.0  # s, when the newest command was
+        self._checked = 0.0  # s, when it was checked
         self.estop = EmergencyStop()  # what panels say outlives cleanup and configure
         self._own_timers: list[Any] = []
         self._answered: int | None = None  # ns, stamp of the sensors that a command answered
@@ -417,7 +418,8 @@ class SkillNode(CoreNode):
     # How braking passes the time (control.session.Pace) ---------------------------------------
 
     def now(self) -> float:
-        """Time by the clock of the ticks, s."""
+        """Time by the clock of the ticks, s, by which the next command is checked."""
+        self._checked = steady_time()
         return self.time.now()
 
     def wait_a_tick(self) -> None:
@@ -455,7 +457,7 @@ class SkillNode(CoreNode):
         """Send the command (A,) to the robot, see `LoopIO.send_command`."""
         if deaf := self._safety.deaf():
             raise FaultError("internal", deaf)
-        sent = self.gate.drive(command, self.time.now(), stamp, before)
+        sent = self.gate.drive(command, self.now(), stamp, before)
         if sent and stamp is not None:
             self._answered = stamp
         return sent
@@ -463,7 +465,8 @@ class SkillNode(CoreNode):
     def _publish(self, command: Floats, stamp: int | None) -> None:
         assert self._commander is not None
         self._sent = steady_time()
-        self._commander.send(command, self._stamp() if stamp is None else stamp)
+        by = self._checked + self.gate.leeway
+        self._commander.send(command, self._stamp() if stamp is None else stamp, by)
 
     def _stamp(self) -> int:
         """Time stamp, ns; simulated time has its own receiver, so services do not delay it."""

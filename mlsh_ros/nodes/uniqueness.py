@@ -5,15 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from rclpy.duration import Infinite
 from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    LivelinessPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    qos_check_compatible,
+)
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from mlsh_ros.control.clock import steady_time
+from mlsh_ros.nodes.node import COMMAND
 
 UNKNOWN = "_NODE_NAME_UNKNOWN_"  # what rmw calls a node whose name it has not heard
 INTRODUCTION = 2.0  # s of discovery; a publisher without a node name by then is not of ROS
 REMEMBERED = 30.0  # s after which DDS has forgotten a node that was killed
 HEARING = ("watchdog_node", "recorder_node")  # of our nodes, those who hear the commands
+# How names of tools begin that only listen: `ros2 topic echo`, `ros2 bag record`.
+LISTENERS = ("_ros2cli", "rosbag2_recorder")
+# `COMMAND` as the graph has it, where what a profile leaves open has its value.
+OFFERED = QoSProfile(
+    depth=COMMAND.depth,
+    reliability=COMMAND.reliability,
+    durability=DurabilityPolicy.VOLATILE,
+    deadline=Infinite,
+    liveliness=LivelinessPolicy.AUTOMATIC,
+    liveliness_lease_duration=Infinite,
+)
 HINT = "end one (a killed node is remembered for up to 20 s)"
 
 
@@ -108,19 +128,33 @@ class Receivers:
     def missing(self) -> str:
         """Describes the first topic that no driver receives; empty if there is none.
 
-        The nodes of this package that hear the commands, in this namespace, are no driver; nor is
-        a node that expects messages of another type, which DDS does not deliver.
+        No driver are the nodes of this package that hear the commands, in this namespace, and the
+        tools of `LISTENERS`; nor is a node that expects messages of another type, or a quality of
+        service that the commands do not have: DDS delivers nothing to it. One without a name
+        counts, because a driver that speaks DDS without ROS has none.
         """
-        own = self._node.get_namespace()
         for topic, kind in self._kinds.items():
             infos = self._node.get_subscriptions_info_by_topic(
                 self._node.resolve_topic_name(topic)
             )
-            others = [i for i in infos if i.node_namespace != own or i.node_name not in HEARING]
-            if any(info.topic_type == kind for info in others):
-                continue
-            if others:
-                name = _full((others[0].node_name, others[0].node_namespace))
-                return f"{name} expects {others[0].topic_type} on {topic!r}, which has {kind}"
-            return f"no node but {' and '.join(HEARING)} receives {topic!r}"
+            others = [info for info in infos if not self._only_hears(info)]
+            refusals = [_undelivered(info, topic, kind) for info in others]
+            if all(refusals):
+                nobody = f"no node but {' and '.join(HEARING)} receives {topic!r}"
+                return refusals[0] if refusals else nobody
         return ""
+
+    def _only_hears(self, info: TopicEndpointInfo) -> bool:
+        ours = info.node_namespace == self._node.get_namespace() and info.node_name in HEARING
+        return ours or info.node_name.startswith(LISTENERS)
+
+
+def _undelivered(info: TopicEndpointInfo, topic: str, kind: str) -> str:
+    """Why DDS delivers no command of this type to a subscription; empty if it does."""
+    name = _full((info.node_name, info.node_namespace))
+    if info.topic_type != kind:
+        return f"{name} expects {info.topic_type} on {topic!r}, which has {kind}"
+    fits, why = qos_check_compatible(OFFERED, info.qos_profile)
+    if fits == QoSCompatibility.ERROR:
+        return f"{name} cannot receive {topic!r}: {why.removeprefix('ERROR: ').strip('; ')}"
+    return ""

@@ -150,7 +150,9 @@ class Services:
         for state in states:
             assert self.supervisor.go(state)
         self.session = SimpleNamespace(
-            end=lambda: None, start=lambda _: self.supervisor.go(State.RUNNING)
+            end=lambda: self.session.failure,
+            failure="",
+            start=lambda _: self.supervisor.go(State.RUNNING),
         )
         self.checks = SimpleNamespace(
             not_fit=lambda: "", not_ready=lambda: "", listening_since=0.0
@@ -270,3 +272,26 @@ def test_a_pause_while_a_stop_brakes_is_one_for_the_requests_behind_it(monkeypat
     services.queues["arm"].ages = [0.0]
     assert services.poll() == ["stop", "arm"]
     assert "stood still less than 1 s ago" in services.queues["arm"].answers[0].message
+
+
+@pytest.mark.parametrize("fault", ["internal", "estop"])  # the cause of the stop comes first
+def test_no_service_that_ends_a_session_says_rest_where_braking_failed(monkeypatch, fault):
+    services = Services(monkeypatch, State.READY, State.RUNNING)
+    failure = "a braking command could not be sent: the publisher is gone"
+    services.supervisor.fault(fault, failure if fault == "internal" else "topic 'estop' is true")
+    services.session.failure = failure
+
+    def call(name):
+        services.queues[name].ages = [0.0]
+        services.poll()
+        answer = services.queues[name].answers[-1]
+        return answer.success, answer.message
+
+    assert call("stop") == (False, f"cannot stop: {failure}")
+    assert call("disarm") == (False, f"cannot disarm: {failure}")
+    assert call("stop") == (False, f"cannot stop: {failure}")
+    refused = f"cannot reset: {failure}; see that the robot is at rest, and call reset again"
+    services.services._estop.pressed = False
+    assert call("reset") == (False, refused)
+    assert services.supervisor.state is State.FAULT
+    assert call("reset") == (True, "disarmed")  # a person has been told

@@ -1,5 +1,9 @@
-"""Who else publishes a topic that one node may publish. The ROS graph is made up here."""
+"""Who else publishes a topic that one node may publish, and who receives the commands.
 
+The ROS graph is made up here.
+"""
+
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -72,3 +76,54 @@ def test_a_node_that_was_started_again_is_one_until_its_first_process_is_forgott
     assert graph.second(29.0, ("driver", 1), ("driver", 2)) == ""
     assert graph.second(31.0, ("driver", 1), ("driver", 2)) == "2 nodes /driver publish 'odom'"
     assert graph.second(0.0, "driver", patient=False) == ""
+
+
+KIND = "geometry_msgs/msg/TwistStamped"
+
+
+def missing(*infos):
+    """What is said of a topic `wheels` with these subscriptions: name, namespace, type, QoS."""
+    module = pytest.importorskip("mlsh_ros.nodes.uniqueness")
+    fields = ("node_name", "node_namespace", "topic_type", "qos_profile")
+    graph = [SimpleNamespace(**dict(zip(fields, info, strict=True))) for info in infos]
+    node = SimpleNamespace(
+        get_namespace=lambda: "/r1",
+        resolve_topic_name=lambda name: f"/r1/{name}",
+        get_subscriptions_info_by_topic=lambda name: graph if name == "/r1/wheels" else [],
+    )
+    return module.Receivers(node, {"wheels": KIND}).missing()
+
+
+def test_only_who_can_receive_commands_and_is_no_tool_is_a_driver():
+    """Every mixture of up to three subscriptions has a driver if one of them is one."""
+    qos = pytest.importorskip("rclpy.qos")
+    from mlsh_ros.nodes.node import COMMAND, LATCHED, SENSOR
+    from mlsh_ros.nodes.uniqueness import OFFERED
+
+    nobody = "no node but watchdog_node and recorder_node receives 'wheels'"
+    asks = "volatile publisher and transient local subscription"
+    often = qos.QoSProfile(depth=1, deadline=qos.Duration(seconds=0.1))
+    drivers = [
+        ("base", "/r1", KIND, COMMAND),
+        ("base", "/", KIND, SENSOR),
+        ("seen", "/", KIND, OFFERED),  # as the graph has one like ours
+        (UNKNOWN, UNKNOWN, KIND, COMMAND),  # one that speaks DDS, without ROS, has no name
+        ("recorder_node", "/r2", KIND, COMMAND),  # of another robot; it is not ours
+    ]
+    others = [
+        (("watchdog_node", "/r1", KIND, SENSOR), nobody),
+        (("recorder_node", "/r1", KIND, SENSOR), nobody),
+        (("_ros2cli_4711", "/", KIND, SENSOR), nobody),
+        (("_ros2cli_daemon_0_1f", "/", KIND, COMMAND), nobody),
+        (("rosbag2_recorder", "/r1", KIND, COMMAND), nobody),
+        (("old", "/r1", "geometry_msgs/msg/Twist", COMMAND), "/r1/old expects geometry_msgs/"),
+        (("late", "/r1", KIND, LATCHED), f"/r1/late cannot receive 'wheels': {asks}"),
+        (("strict", "/", KIND, often), "/strict cannot receive 'wheels': "),
+        ((UNKNOWN, UNKNOWN, KIND, LATCHED), asks),
+    ]
+    assert missing() == nobody
+    for info, why in others:
+        assert why.lower() in missing(info).lower()
+    for few in range(1, 4):
+        for some in itertools.combinations([*drivers, *(info for info, _ in others)], few):
+            assert (missing(*some) == "") == any(info in drivers for info in some), some

@@ -896,8 +896,54 @@ def test_a_watchdog_brakes_from_what_came_before_its_first_command(bundle):
     assert watchdog.check(0.25)
     watchdog.hear(np.array([1.0, 0.4]), 0.26)
     watchdog.hear(np.array([3.0, 0.0]), 0.27)  # beyond its limit: no command to brake from
-    np.testing.assert_allclose(watchdog.brake(0.28), [0.5, 0.0])
+    np.testing.assert_allclose(watchdog.brake(0.28), [0.9, 0.32])  # 0.02 s of 0.1 s
     assert watchdog.cause.startswith("command (0.8, 0) stood for 0.250 s")
+
+
+@pytest.mark.parametrize("phase", [0.0, 1e-4, 0.003, 0.03, 0.07, 0.0999, 0.1, 0.17, np.nan])
+@pytest.mark.parametrize("start", [[1.0, -0.4], [0.3, 0.9], [0.02, 0.0]])
+@pytest.mark.parametrize("why", ["message", "stop", "stands"])
+def test_over_any_trip_the_command_changes_no_faster_than_the_rate_limit(
+    bundle, phase, start, why
+):
+    """Over the time that has passed, not by message: a trip comes at any moment."""
+    interface, now = bundle.interface, 7.0
+    rate = interface.rate_step / interface.control_dt
+    watchdog = Watchdog(interface, 2.5 * DT)
+    wire = [(now, np.array(start))]
+    watchdog.hear(wire[0][1], now)
+    if why == "message":
+        watchdog.refuse("cmd_vel: the message cannot be read")
+    elif why == "stop":  # and a command that ignores it
+        watchdog.emergency_stop(now - 1.0)
+        watchdog.hear(np.array([0.9, 1.0]), now)
+        wire = [(now, np.array([0.9, 1.0]))]
+    else:
+        now += 2.5 * DT
+    known = not np.isnan(phase)  # of simulated time nothing may be heard for a while
+    assert watchdog.look(now)
+    for tick in range(8):
+        moment = now + (phase if known else DT) + tick * DT
+        wire.append((moment, watchdog.brake(moment if known else np.nan)))
+        (before, last), (after, command) = wire[-2:]
+        changed = np.abs(command - last)
+        assert (changed <= rate * (after - before) + 1e-9).all()
+        away = np.abs(command - interface.safe_command)
+        assert (away <= np.abs(last - interface.safe_command) + 1e-12).all()
+    np.testing.assert_array_equal(wire[-1][1], interface.safe_command)
+    # No more than one tick later than the rate limit permits.
+    reached = next(t for t, c in wire if np.array_equal(c, interface.safe_command))
+    fastest = float((np.abs(wire[0][1]) / rate).max())
+    assert reached <= max(now + (phase if known else DT), wire[0][0] + fastest) + DT + 1e-9
+
+
+def test_braking_goes_on_although_the_clock_stands(bundle):
+    """As simulated time may: the steps after the first one are whole."""
+    watchdog = Watchdog(bundle.interface, 0.25)
+    watchdog.hear(np.array([0.8, 0.0]), 7.0)
+    watchdog.refuse("cmd_vel: the message cannot be read")
+    path = [watchdog.brake(7.0)[0] for _ in range(4)]
+    np.testing.assert_allclose(path, [0.8, 0.3, 0.0, 0.0])
 
 
 def test_a_watchdog_that_stood_still_brakes_from_where_the_robot_is(bundle):
@@ -1036,12 +1082,12 @@ def test_a_watchdog_that_fails_moves_no_robot_at_rest(bundle):
     assert not watchdog.look(3600.0)  # tripped, and sends nothing
     watchdog.hear(np.array([0.9, 0.0]), 3600.0)
     assert watchdog.look(3600.0)  # what is commanded all the same is braked
-    np.testing.assert_allclose(watchdog.brake(3600.0), [0.4, 0.0])
+    np.testing.assert_allclose(watchdog.brake(3600.0 + DT), [0.4, 0.0])
     watchdog = Watchdog(bundle.interface, 0.25)
     watchdog.hear(np.array([0.9, 0.0]), 0.0)
     watchdog.fail("the safety listener has ended")
     assert watchdog.look(0.0)
-    np.testing.assert_allclose(watchdog.brake(0.0), [0.4, 0.0])
+    np.testing.assert_allclose(watchdog.brake(DT), [0.4, 0.0])
     watchdog.fail("another failure")  # while it brakes
     assert watchdog.look(0.1)
 
@@ -1101,7 +1147,7 @@ def test_a_kept_trip_brakes_nothing_before_a_command_moves_the_robot(bundle):
     assert not watchdog.look(1.0)
     watchdog.hear(np.array([0.8, 0.0]), 1.1)
     assert watchdog.look(1.1)
-    np.testing.assert_allclose(watchdog.brake(1.1), [0.3, 0.0])
+    np.testing.assert_allclose(watchdog.brake(1.1 + DT), [0.3, 0.0])
 
 
 def test_a_safe_command_that_is_no_float32_is_rest_all_the_same(bundle):
@@ -1235,7 +1281,7 @@ def test_braking_begins_from_the_command_that_ignored_an_emergency_stop(bundle):
     watchdog.hear(np.array([-0.95, 0.0]), 0.3)
     assert "goes from -0.5 to -0.95 after an emergency stop" in watchdog.cause
     assert watchdog.look(0.3)
-    np.testing.assert_allclose(watchdog.brake(0.33), [-0.45, 0.0])
+    np.testing.assert_allclose(watchdog.brake(0.33), [-0.8, 0.0])  # 0.03 s of 0.1 s
 
 
 def test_a_watchdog_that_says_watching_after_a_reset_has_no_stop_in_force(bundle):
@@ -1313,8 +1359,9 @@ def test_a_stop_that_could_not_be_sent_is_a_fault(bundle):
     session = Session(supervisor, gate, drive, pace, stop, lambda: None, failed.append)
     assert session.start(lambda: None)
     assert driven.wait(5.0)
-    session.end()
     text = "a braking command could not be sent: the publisher is gone"
+    assert session.end() == text
+    assert session.end() == text  # whoever asks
     assert supervisor.status == Status(State.FAULT, "internal", text)
     assert failed == [text] * 3
 
