@@ -100,13 +100,16 @@ class SessionServices:
     def _poll(self) -> None:
         """Serve what ends a session, then at most one request of each other service."""
         self._age.look(steady_time())
-        self._serve_endings()
+        self.serve_endings()
         for service, name, action in self._services:
             if name not in ENDING:
                 self._serve_next(service, name, action)
 
-    def _serve_endings(self) -> bool:
-        """Serve all requests that end a session; True if there was one."""
+    def serve_endings(self) -> bool:
+        """Serve all requests that end a session; True if there was one.
+
+        Also between two things that keep the executor busy, however many of them come.
+        """
         served = False
         for service, name, action in self._services:
             if name in ENDING:
@@ -166,7 +169,7 @@ class SessionServices:
         called, ready = steady_time(), self._supervisor.state is State.READY
         if ready and (refusal := self._checks.not_ready() or self._age.interrupted(called)):
             return refusal
-        if ready and self._serve_endings():  # during these checks, which may take seconds
+        if ready and self.serve_endings():  # during these checks, which may take seconds
             return "stop or disarm was called after this request"
         return "" if self._session.start(self._prepare) else self._here()
 

@@ -313,6 +313,7 @@ class SkillNode(CoreNode):
 
     def _on_parameters(self, given: dict[str, Any]) -> None:
         if "bundle" in given and self._commander is not None:
+            self._session_services.serve_endings()  # one request may have any number of bundles
             self._next_bundle = None  # if the new one is refused
             bundle = self._load_bundle(str(given["bundle"]))
             bundle.check_replaces(self.bundle)

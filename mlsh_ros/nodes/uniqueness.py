@@ -150,7 +150,7 @@ class Receivers:
 
 
 def _undelivered(info: TopicEndpointInfo, topic: str, kind: str) -> str:
-    """Why DDS delivers no command of this type to a subscription; empty if it does."""
+    """Returns why DDS delivers no command of this type to a subscription, or ""."""
     name = _full((info.node_name, info.node_namespace))
     if info.topic_type != kind:
         return f"{name} expects {info.topic_type} on {topic!r}, which has {kind}"

@@ -9,6 +9,7 @@ import pytest
 from mlsh_ros.control.supervisor import State, Supervisor
 from mlsh_ros.messages.topics import CALL_AGAIN
 from mlsh_ros.nodes.request_age import OLD, PAUSE, RequestAge
+from sim.errors import UserError
 
 # How old a request is --------------------------------------------------------------------------
 
@@ -295,3 +296,24 @@ def test_no_service_that_ends_a_session_says_rest_where_braking_failed(monkeypat
     assert call("reset") == (False, refused)
     assert services.supervisor.state is State.FAULT
     assert call("reset") == (True, "disarmed")  # a person has been told
+
+
+@pytest.mark.parametrize("entries", [2, 100])
+def test_a_stop_waits_for_one_bundle_at_most(monkeypatch, entries):
+    """One request of rclpy may set a parameter any number of times, each by itself."""
+    services = Services(monkeypatch, State.READY, State.RUNNING)
+    node = pytest.importorskip("mlsh_ros.nodes.skill_node").SkillNode
+    loaded = []
+
+    def load(name):
+        loaded.append(len(services.served))
+        services.queues["stop"].ages = [0.0]  # called during each of them
+        raise UserError(name)
+
+    this = SimpleNamespace(
+        _commander=object(), _session_services=services.services, _load_bundle=load
+    )
+    for n in range(entries):
+        with pytest.raises(UserError):
+            node._on_parameters(this, {"bundle": f"bundle {n}"})
+    assert loaded == list(range(entries))  # every stop was answered before the next one
