@@ -37,6 +37,13 @@ def import_skill(
     name: Annotated[
         str, typer.Option(help="Name of the bundle. Default: the name of its folder.")
     ] = "",
+    skill_limits: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file that limits what a robot may measure while a skill is active: per "
+            "skill and observation term [lowest, highest]."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     settings: Annotated[
         list[str] | None,
@@ -64,12 +71,18 @@ def import_skill(
             decision_lead=1 if decision_lead else 0,
             facts=environment(),
             settings=settings or (),
+            skill_limits=skill_limits,
             overwrite=overwrite,
+            say=say,
         )
     for doubt in found.doubts:
         say(f"note: {doubt}")
     say(
         f"parity policy / skill: {found.random:.1e} on 10,000 random observations, "
         f"{found.visited:.1e} on {found.rows:,} of the simulated robot (at most {TOLERANCE:g})"
+    )
+    say(
+        "  parity compares skill and file; it does not check the description: compare the motion "
+        "above with what each skill commands"
     )
     show_bundle(found.bundle)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,9 +22,11 @@ from policies.bundle.manifest import (
     Origin,
     check_name,
 )
-from policies.bundle.runtime import TOLERANCE, Network
+from policies.bundle.runtime import Network
+from policies.bundle.skill_limits import read_skill_limits
 from policies.mlsh.config import TrainConfig, touches
 from policies.mlsh.presets import default_config
+from policies.skill_import.comparison import Skill, compare, unmoved
 from policies.skill_import.description import (
     Elements,
     LeappDescription,
@@ -33,25 +35,22 @@ from policies.skill_import.description import (
 )
 from policies.skill_import.leapp import translate
 from policies.skill_import.mapping import doubts, entries, make_mapping
-from policies.skill_import.original import ForeignPolicy, OneInput, with_length_one
+from policies.skill_import.original import ForeignPolicy, OneInput
 from policies.skill_import.reading import metadata, read_policy, sizes
 from policies.skill_import.selection import SkillMapping
 from policies.skill_import.surgery import join
-from sim.envs.vec_env import TaskVectorEnv
+from policies.skill_import.trial import try_skill
+from sim.envs.reference_returns import check_scorable
 from sim.errors import UserError, listed, short
 from sim.files.migrations import SCHEMA
 from sim.interface import Interface
-from sim.physics.robot_model import Robot, load_robot
+from sim.physics.robot_model import load_robot
 from sim.seeding import Stream, generator
 from sim.tasks.base import TaskFamily
 from sim.tasks.registry import make_family
 
 Float32 = NDArray[np.float32]
 GOLDEN_ROWS, RANDOM_ROWS = 64, 10_000
-ENVS = 16  # simulations in which each skill is tried
-SECONDS = 2.0  # for which it is tried, or as many ticks as give enough golden rows
-FALLS = 1.0  # s; a policy that leaves the robot's limits before this everywhere is refused
-PIECE = 500  # random rows that run at a time
 
 
 @dataclass(frozen=True)
@@ -61,18 +60,8 @@ class Imported:
     bundle: Bundle
     random: float  # largest difference between policy and skill on random observations
     visited: float  # and on observations of the simulated robot
-    rows: int  # number of those
+    rows: int  # number of those for each skill
     doubts: list[str]  # one line each
-
-
-@dataclass(frozen=True)
-class _Skill:
-    """A skill that runs a policy."""
-
-    policy: ForeignPolicy
-    mapping: SkillMapping
-    data: bytes  # its ONNX file
-    network: Network
 
 
 def import_skills(
@@ -86,7 +75,9 @@ def import_skills(
     decision_lead: Literal[0, 1],
     facts: Mapping[str, object],
     settings: Sequence[str] = (),
+    skill_limits: Path | None = None,
     overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Imported:
     """Write a bundle whose skills run policies that were trained elsewhere; it has no master yet.
 
@@ -101,35 +92,36 @@ def import_skills(
         decision_lead: L.
         facts: of `policies.training.run.environment`, for the provenance.
         settings: `family_parameters.key=value`, with which masters are trained.
+        skill_limits: a YAML file as `read_skill_limits` reads it, with the names of the skills.
         overwrite: whether an existing bundle may be replaced.
+        say: is called with each line of progress.
 
     Raises:
-        UserError: description, policy and robot do not agree, a setting is invalid or of something
-            else than the family, or skill and policy differ.
+        UserError: description, policy and robot do not agree; no master could be scored on the
+            family with this robot; a setting or a limit is invalid, or a setting is of something
+            else than the family; half of the simulated robots fall; skill and policy differ.
     """
     check_name("bundle", name)
     robot = load_robot(robot_name)
     check_target(target, overwrite=overwrite)
     plain = _with_parameters(default_config(family_name, robot_name), settings)
     family = make_family(family_name, plain.family_parameters)
+    check_scorable(robot.interface, family)
     interface = robot.interface.with_terms(family.terms)
     given = [_read(file, interface) for file in descriptions]
     skills = _skills(given, interface)
     config = _config(plain, family, len(skills), decision_ticks, decision_lead)
-    visited = np.concatenate([_visit(robot, family, each, k) for k, each in skills.items()])
+    limits = read_skill_limits(skill_limits, [*skills], interface) if skill_limits else {}
+    tried = []
+    for skill, each in skills.items():
+        file = each.policy.description.policy
+        tried.append(try_skill(robot, family, each.network, skill, file, GOLDEN_ROWS))
+        say(f"{skill}: {tried[-1].text}")
+    visits = [trial.observations for trial in tried]
+    visited = np.concatenate(visits)
     rng = generator(0, Stream.NOISE, 1)
     random = (3 * rng.standard_normal((RANDOM_ROWS, visited.shape[1]))).astype(np.float32)
-    # (skills, 2) on both kinds of observations
-    differences = np.array(
-        [[_difference(each, rows) for rows in (random, visited)] for each in skills.values()]
-    )
-    if not (worst := differences.max(axis=1)).max() <= TOLERANCE:
-        skill, each = list(skills.items())[int(np.argmax(worst))]
-        raise UserError(
-            f"{each.policy.file}: skill {skill!r} and its policy differ by {worst.max():.2g}, at "
-            f"most {TOLERANCE:g} is accepted; nothing was written. Compare observation_clip and "
-            "action.clip with the training: without them rounding may have this effect"
-        )
+    found = compare(skills, random, visits, rng, say)
     golden = visited[rng.choice(len(visited), GOLDEN_ROWS, replace=False)]
     actions = np.stack([each.network(golden) for each in skills.values()])
     manifest = Manifest(
@@ -140,7 +132,7 @@ def import_skills(
         decision_ticks=decision_ticks,
         decision_lead=decision_lead,
         skills=tuple(skills),
-        skill_limits={},
+        skill_limits=limits,
         masters={},
         provenance=provenance_of(config, dict(facts), 0, 0),
         files={},
@@ -153,8 +145,9 @@ def import_skills(
     notes = [
         note for each in given for note in doubts(interface, each.description, str(each.file))
     ]
-    on_random, on_visited = (float(each) for each in differences.max(axis=0))
-    return Imported(bundle, on_random, on_visited, len(visited), list(dict.fromkeys(notes)))
+    notes += [note for trial in tried for note in trial.notes]
+    notes += [note for skill, each in skills.items() for note in unmoved(skill, each, random)]
+    return Imported(bundle, found.random, found.visited, found.rows, list(dict.fromkeys(notes)))
 
 
 def _read(file: Path, interface: Interface) -> ForeignPolicy:
@@ -172,9 +165,9 @@ def _read(file: Path, interface: Interface) -> ForeignPolicy:
     return policy
 
 
-def _skills(given: Sequence[ForeignPolicy], interface: Interface) -> dict[str, _Skill]:
+def _skills(given: Sequence[ForeignPolicy], interface: Interface) -> dict[str, Skill]:
     """All skills of all policies, by name."""
-    made: dict[str, _Skill] = {}
+    made: dict[str, Skill] = {}
     for policy in given:
         for name in policy.description.skills:
             where = str(policy.file)
@@ -189,7 +182,7 @@ def _skills(given: Sequence[ForeignPolicy], interface: Interface) -> dict[str, _
             every = len(data) + sum(len(each.data) for each in made.values())
             _check_file_size(len(data), every, len(made) + 1, policy.path)
             _check_graph(data, f"{policy.path}: skill {name!r}", mapping, interface)
-            made[name] = _Skill(policy, mapping, data, Network(data, name))
+            made[name] = Skill(policy, mapping, data, Network(data, name))
     return made
 
 
@@ -288,79 +281,3 @@ def _check_file_size(one: int, every: int, skills: int, policy: Path) -> None:
                 f"{policy}: {what} has {size:,} bytes, at most {most:,} are accepted; give a "
                 "smaller network or fewer skills"
             )
-
-
-def _difference(skill: _Skill, rows: Float32) -> float:
-    """Largest difference of actions, relative to those that are larger than 1."""
-    mapping, original, worst = skill.mapping, skill.policy.original, 0.0
-    for begin in range(0, len(rows), PIECE):
-        piece = rows[begin : begin + PIECE]
-        piece = with_length_one(piece, mapping.input, original.direction)
-        output = original(mapping.input(piece))
-        if mapping.output_clip is not None:
-            output = np.clip(output, *mapping.output_clip)
-        expected = mapping.output(output)
-        error = np.abs(skill.network(piece) - expected) / np.maximum(1, np.abs(expected))
-        worst = max(worst, float(np.nan_to_num(error, nan=np.inf).max()))
-    return worst
-
-
-def _visit(robot: Robot, family: TaskFamily, skill: _Skill, name: str) -> Float32:
-    """(n, O) observations of simulated robots that are driven by one skill.
-
-    Raises:
-        UserError: every one of them leaves the limits of the robot at once, or an action is not
-            finite.
-    """
-    env = TaskVectorEnv(robot, family, groups=1, envs=ENVS, seed=0)
-    dt = env.interface.control_dt
-    shown, seen = env.reset()[0], []
-    within = np.ones(ENVS, bool)
-    reason, file = "", skill.policy.description.policy
-    for tick in range(max(round(SECONDS / dt), -(-GOLDEN_ROWS // ENVS))):
-        seen.append(shown)
-        action = skill.network(shown)
-        if not np.isfinite(action).all():
-            raise UserError(
-                f"skill {name!r}: after {tick * dt:.3g} s in the simulation the output of {file} "
-                "is not finite; compare scale, offset and observation_clip with the training, or "
-                "export an earlier checkpoint"
-            )
-        shown, _, terminated, truncated, _ = env.step(action)
-        if tick < FALLS / dt and within.any():
-            time = (tick + 1) * dt
-            # There the simulation has begun anew; before its time an episode is truncated where
-            # the state is no longer finite.
-            ended = terminated | (truncated & (tick + 1 < family.ticks))
-            if (within & ended).any():
-                reason = (
-                    f"its episode ends after {time:.2g} s, as where the robot falls or the "
-                    "simulation diverges"
-                )
-            within, reason = _within(env, within & ~ended, reason, time)
-    if not within.any():
-        raise UserError(
-            f"skill {name!r} does not keep the robot within its limits for {FALLS:g} s: "
-            f"{reason}. Compare joint order, default_positions, scale, gains and rate of {file}"
-        )
-    return np.concatenate(seen)
-
-
-def _within(
-    env: TaskVectorEnv, within: NDArray[np.bool_], reason: str, time: float
-) -> tuple[NDArray[np.bool_], str]:
-    """Rows that have stayed within the limits of the observation, and what happened to another."""
-    shown = env.world.measurements(env.world.true_state())
-    for term in env.interface.observation:
-        if term.limits is None:
-            continue
-        values, (low, high) = term.values(shown[term.name]), term.limits
-        inside = ((values >= low) & (values <= high)).all(axis=-1)
-        if (out := np.flatnonzero(within & ~inside)).size:
-            reason = f"{term.name} is {_text(values[out[0]])} {term.unit} after {time:.2g} s"
-        within = within & inside
-    return within, reason
-
-
-def _text(values: NDArray[np.float64]) -> str:
-    return ", ".join(f"{value:.3g}" for value in values)

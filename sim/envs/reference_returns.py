@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sim.envs.world import World
 from sim.errors import UserError
-from sim.interface import Floats
+from sim.interface import Floats, Interface
 from sim.physics.robot_model import Robot
 from sim.randomization.schema import SimParams
 from sim.seeding import Stream, episode_rng, generator
@@ -63,6 +63,16 @@ class ReferenceReturns:
         """
         self.check("a return")
         return (value - self.random) / (self.optimum - self.random)
+
+
+def check_scorable(interface: Interface, family: TaskFamily) -> None:
+    """Refuse a robot with which no task of the family can be scored, so that no master is trained.
+
+    Raises:
+        UserError: the family has no estimate, and the robot is not one that can be driven.
+    """
+    if not isinstance(family, HasReturnEstimate):
+        ExpertController(interface)
 
 
 def compute_reference_returns(

@@ -27,6 +27,7 @@ class Start:
 
 
 BASE = "base_link"  # REP-105
+ROUNDING = 1e-6  # of the numbers of a keyframe, rad or m
 
 
 def start_address(model: mujoco.MjModel, interface: Interface) -> Start | None:
@@ -96,6 +97,34 @@ def _check_start_pose(model: mujoco.MjModel, interface: Interface) -> None:
     seen = replace(pose, measured=tuple(each for each in pose.measured if each.term in shown))
     if text := seen.away(terms, shown):
         raise UserError(f"start_pose: in the keyframe of model.xml {text}")
+    _check_within(model, data, interface, pose.keyframe)
+
+
+def _check_within(
+    model: mujoco.MjModel, data: mujoco.MjData, interface: Interface, key: str
+) -> None:
+    """Refuse a keyframe beyond the range of a joint, or beyond the limit of an observation."""
+    for joint in np.flatnonzero(model.jnt_limited):
+        value, (low, high) = data.qpos[model.jnt_qposadr[joint]], model.jnt_range[joint]
+        if model.jnt_type[joint] in SCALAR and not low - ROUNDING <= value <= high + ROUNDING:
+            raise UserError(
+                f"start_pose: keyframe {key!r} of model.xml has joint "
+                f"{model.joint(joint).name!r} at {value:.4g}; put it into its range, {low:.4g} to "
+                f"{high:.4g}"
+            )
+    for term in interface.observation:
+        if term.limits is None or term.mujoco.rays or term.mujoco.task:
+            continue
+        array, columns = address(model, term)
+        values, (low, high) = term.values(getattr(data, array)[columns]), term.limits
+        outside = ~((values >= low - ROUNDING) & (values <= high + ROUNDING))
+        if outside.any():
+            i = int(np.flatnonzero(outside)[0])
+            raise UserError(
+                f"start_pose: in keyframe {key!r} of model.xml {term.name}.{i} is "
+                f"{values[i]:.4g} {term.unit}; put it into its limit, {low[i]:.4g} to "
+                f"{high[i]:.4g}"
+            )
 
 
 def address(model: mujoco.MjModel, term: ObservationTerm) -> tuple[str, Indices]:

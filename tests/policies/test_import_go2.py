@@ -6,7 +6,7 @@ import yaml
 
 from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import TOLERANCE, load_skills
-from policies.skill_import import importer
+from policies.skill_import import importer, trial
 from policies.skill_import.importer import import_skills
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
@@ -20,16 +20,16 @@ AHEAD = (0.8, 0.0, 0.0)
 
 
 def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatch):
-    monkeypatch.setattr(importer, "ENVS", 2)
+    monkeypatch.setattr(trial, "ENVS", 2)
     monkeypatch.setattr(importer, "RANDOM_ROWS", 500)
     data = yaml.safe_load(POLICY.with_name("go2_velocity.yaml").read_text())
     data |= {"policy": str(POLICY), "skills": {"ahead": data["skills"]["ahead"]}}
     (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
-    robot, family = load_robot("go2"), make_family("moving_bandits", {"ticks": 300})
+    robot, family = load_robot("go2"), make_family("two_targets", {"ticks": 300})
     made = import_skills(
         [tmp_path / "go2.yaml"],
         "go2",
-        "moving_bandits",
+        "two_targets",
         tmp_path / "bundle",
         name="go2",
         decision_ticks=25,
@@ -153,12 +153,14 @@ def test_the_shipped_skills_are_the_policy_in_ten_thousand_visited_states():
 
 def test_a_policy_that_throws_the_robot_over_is_refused(tmp_path, monkeypatch):
     """The family ends the episode at the limit of the lean, and the simulation begins anew."""
-    monkeypatch.setattr(importer, "ENVS", 2)
+    monkeypatch.setattr(trial, "ENVS", 2)
     data = yaml.safe_load(POLICY.with_name("go2_velocity.yaml").read_text())
     data |= {"policy": str(POLICY), "skills": {"ahead": data["skills"]["ahead"]}}
     data["action"]["scale"] = [-3 * scale for scale in data["action"]["scale"]]
     (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
-    with pytest.raises(UserError, match="skill 'ahead' does not keep the robot within its limits"):
+    with pytest.raises(
+        UserError, match="skill 'ahead': 2 of 2 simulated robots leave their limits"
+    ):
         import_skills(
             [tmp_path / "go2.yaml"],
             "go2",

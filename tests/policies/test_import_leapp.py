@@ -11,7 +11,7 @@ from onnx import helper
 
 from policies.bundle.manifest import sha256
 from policies.bundle.runtime import Network, load_skills
-from policies.skill_import import importer, leapp_file
+from policies.skill_import import importer, leapp_file, trial
 from policies.skill_import.description import Input, read_description
 from policies.skill_import.leapp import translate
 from policies.skill_import.mapping import make_mapping
@@ -84,7 +84,7 @@ def test_every_input_and_output_is_what_its_kind_says(tmp_path, export):
 def test_on_the_robot_it_commands_what_leapps_file_commands_from_its_own_inputs(
     tmp_path, monkeypatch, export
 ):
-    monkeypatch.setattr(importer, "ENVS", 2)
+    monkeypatch.setattr(trial, "ENVS", 2)
     monkeypatch.setattr(importer, "RANDOM_ROWS", 200)
     file = described(tmp_path / "policy", export)
     robot, family = load_robot("go2"), make_family(FAMILY)
