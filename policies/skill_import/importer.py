@@ -106,10 +106,10 @@ def import_skills(
     check_target(target, overwrite=overwrite)
     plain = _with_parameters(default_config(family_name, robot_name), settings)
     family = make_family(family_name, plain.family_parameters)
-    check_scorable(robot.interface, family)
     interface = robot.interface.with_terms(family.terms)
     given = [_read(file, interface) for file in descriptions]
     skills = _skills(given, interface)
+    check_scorable(robot.interface, family)
     config = _config(plain, family, len(skills), decision_ticks, decision_lead)
     limits = read_skill_limits(skill_limits, [*skills], interface) if skill_limits else {}
     tried = []

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.bundle.runtime import Network
-from policies.skill_import.trial_measures import Cuts, Motion
+from policies.skill_import.trial_measures import Cuts, RobotMotion
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.physics.robot_model import Robot
@@ -30,7 +30,7 @@ COMPARE = (
 
 @dataclass(frozen=True)
 class Trial:
-    """What simulated robots did with a skill."""
+    """A drive of simulated robots by one skill."""
 
     observations: NDArray[np.float32]  # (n, O)
     text: str  # one line: falls, motion, cut targets
@@ -61,7 +61,7 @@ def try_skill(
         robot, family, groups=1, envs=ENVS, seed=0, max_episode_steps=max(family.ticks, ticks + 1)
     )
     shown, seen = env.reset()[0], []
-    motion, cuts = Motion(env), Cuts(env)
+    motion, cuts = RobotMotion(env), Cuts(env)
     running, fallen = np.ones(ENVS, bool), np.zeros(ENVS, bool)  # in the first episode
     early, reason = fallen.copy(), ""  # those that fall within the first second
     for tick in range(ticks):
@@ -121,7 +121,7 @@ def _falls(name: str, count: int, time: float, reason: str) -> str:
 
 
 def _outside(env: TaskVectorEnv, running: Bools, time: float) -> tuple[Bools, str]:
-    """Which of the running robots have left the limits of an observation, and how one did."""
+    """Returns the running robots that have left an observation's limits, and how one did."""
     shown = env.world.measurements(env.world.true_state())
     every, reason = np.zeros(len(running), bool), ""
     for term in env.interface.observation:

@@ -16,7 +16,7 @@ Bools = NDArray[np.bool_]
 CUT = 0.75
 
 
-class Motion:
+class RobotMotion:
     """Mean motion of robots from the beginning of an episode, each until it falls.
 
     Args:

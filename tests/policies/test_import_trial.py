@@ -163,7 +163,7 @@ def test_joints_of_a_robot_without_a_base_are_measured():
     """The expected number is that of a robot's own state: both joints by 0.5 rad."""
     env = trial.TaskVectorEnv(load_robot("arm"), make_family("reach"), groups=1, envs=2, seed=0)
     env.reset()
-    motion = trial.Motion(env)
+    motion = trial.RobotMotion(env)
     env.world.physics.perturb_joints(np.arange(2, dtype=np.int32), np.full((2, 2), 0.5))
     motion.follow(np.ones(2, bool))
     assert motion.text == "their joints move 0.50 rad"
