@@ -230,8 +230,8 @@ def test_a_robot_that_no_master_could_drive_is_refused_before_anything_runs(tmp_
     with pytest.raises(UserError, match="robot 'arms' has no wheeled base"):
         arms(tmp_path)
     code, out, err = run_mlsh(
-        *("import-skill", description(tmp_path / "p"), "moving_bandits", "--robot", "go2"),
-        *("-o", tmp_path / "bundle"),
+        *("import-skill", POLICY.with_name("go2_velocity.yaml"), "moving_bandits"),
+        *("--robot", "go2", "-o", tmp_path / "bundle"),
     )
     assert (code, out) == (1, "")
     assert err.startswith("error: robot 'go2' has no wheeled base")
