@@ -7,7 +7,7 @@ here, so that no tensor exceeds the permitted size for any input.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -142,14 +142,16 @@ def _add_shape(
     shapes[node.outputs[0]] = shape
 
 
-def refused(kind: str, where: str) -> UserError:
-    """The error for an operator that is not accepted."""
+def refused(kind: str, where: str, more: Iterable[str] = ()) -> UserError:
+    """The error for an operator that is not accepted, where `more` are accepted as well."""
     if kind in RECURRENT:
         return UserError(
             f"{where}: operator {kind!r}: recurrent policies are not supported; give one that "
             "takes a history of its inputs instead"
         )
-    return UserError(f"{where}: operator {kind!r}. Valid: {listed(sorted(SHAPES), most=600)}")
+    return UserError(
+        f"{where}: operator {kind!r}. Valid: {listed(sorted({*SHAPES, *more}), most=600)}"
+    )
 
 
 # Shapes -----------------------------------------------------------------------------------------
@@ -208,7 +210,9 @@ def _gemm(call: _Call) -> Shape:
 
 def _matmul(call: _Call) -> Shape:
     left, right = call.shapes
-    if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
+    if len(left) != 2 or len(right) != 2:
+        raise ValueError(f"{left} by {right}; both need two axes, a vector has one: Unsqueeze it")
+    if left[1] != right[0]:
         raise ValueError(f"{left} by {right}")
     return left[0], right[1]
 

@@ -37,6 +37,7 @@ from policies.skill_import.leapp import translate
 from policies.skill_import.mapping import doubts, entries, make_mapping
 from policies.skill_import.original import ForeignPolicy, OneInput
 from policies.skill_import.reading import metadata, read_policy, sizes
+from policies.skill_import.rewriting import input_names
 from policies.skill_import.selection import SkillMapping
 from policies.skill_import.surgery import join
 from policies.skill_import.trial import try_skill
@@ -159,7 +160,7 @@ def _read(file: Path, interface: Interface) -> ForeignPolicy:
         path = file.parent / description.policy
         model, digest = read_policy(path, description.action.output)
         description = with_metadata(description, metadata(model, path), str(file))
-        original = OneInput(path, description.action.output)
+        original = OneInput(path, description.action.output, input_names(model)[0])
         policy = ForeignPolicy(file, description, path, model, digest, original)
     policy.description.check(str(file))
     return policy

@@ -15,12 +15,12 @@ from policies.bundle.runtime import Network
 from policies.skill_import.reading import (
     CONSTANT,
     accepted,
-    drop_expansions,
-    input_names,
     load,
     needed_for,
 )
+from policies.skill_import.rewriting import input_names
 from policies.skill_import.selection import Selection, SkillMapping
+from policies.skill_import.shape_folding import fold_shapes
 from policies.skill_import.surgery import join
 from policies.skill_import.weights import array_of, constant_of
 from sim.errors import UserError, listed
@@ -61,7 +61,7 @@ class LeappGraph:
                 f"{path}: {len(self.model.graph.node)} operators, at most {MAX_NODES} are "
                 "accepted; export a simpler network"
             )
-        drop_expansions(self.model, path)
+        fold_shapes(self.model, path)
         self._makers = {name: node for node in self.model.graph.node for name in node.output}
         self._weights = {each.name: each for each in self.model.graph.initializer}
 

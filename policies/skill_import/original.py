@@ -53,10 +53,11 @@ class ForeignPolicy:
 
 @dataclass(frozen=True)
 class OneInput:
-    """A file of one input."""
+    """A file whose output depends on one input; other inputs are zero."""
 
     path: Path
     output: str | None  # None: there is one
+    source: str | None = None  # the input; None: there is one
 
     direction = ()
 
@@ -66,10 +67,20 @@ class OneInput:
 
     def __call__(self, rows: Float32) -> Float32:
         """The outputs (n, outputs) for rows (n, I)."""
-        (source,) = self._session.get_inputs()
+        inputs = {each.name: each for each in self._session.get_inputs()}
+        source = self.source or next(iter(inputs))
         sink = self.output or self._session.get_outputs()[0].name
-        found = [_run(self, sink, {source.name: row[None]})[0] for row in rows]
+        given = {name: _zeros(each) for name, each in inputs.items() if name != source}
+        found = [_run(self, sink, given | {source: row[None]})[0] for row in rows]
         return np.array(found, np.float32)
+
+
+def _zeros(value: Any) -> NDArray[Any]:
+    """Zeros for an input of ONNX Runtime, with one element where its size is not fixed."""
+    kinds = {"tensor(double)": "float64", "tensor(float16)": "float16", "tensor(bool)": "bool"}
+    kind = kinds.get(value.type, value.type.removeprefix("tensor(").rstrip(")"))
+    shape = [size if isinstance(size, int) else 1 for size in value.shape]
+    return np.zeros(shape, "float32" if kind in ("float", "string") else kind)
 
 
 @dataclass(frozen=True)
@@ -163,7 +174,7 @@ def _session(path: Path) -> Any:
         ) from None
 
 
-def _run(original: OneInput | LeappOriginal, output: str, inputs: dict[str, Float32]) -> Any:
+def _run(original: OneInput | LeappOriginal, output: str, inputs: dict[str, NDArray[Any]]) -> Any:
     """Returns an output of a file, whose inputs are 32-bit or 64-bit floats.
 
     Raises:

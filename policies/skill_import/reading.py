@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import (
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    TensorProto,
-    ValueInfoProto,
-    helper,
-    shape_inference,
-    version_converter,
-)
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, version_converter
 
-from policies.bundle.imported_graph import MAX_NODES, SHAPES, refused
+from policies.bundle.imported_graph import MAX_NODES, RECURRENT, SHAPES, refused
 from policies.bundle.manifest import sha256
 from policies.skill_import.onnx_size import check_size
+from policies.skill_import.rewriting import (
+    SPLIT,
+    check_rows,
+    dimensions,
+    input_names,
+    one_row,
+    open_clips,
+    replace,
+    replace_splits,
+)
+from policies.skill_import.shape_folding import fold_shapes
 from policies.skill_import.weights import array_of, constant_of, line
 from sim.errors import UserError, listed, unknown
 
 OPSET = 18
 MAX_BYTES = 64 * 2**20
 MOST_LOADED = 10 * MAX_NODES  # also operators of outputs that are not needed
-CONSTANT, CAST, EXPAND, SPLIT = "Constant", "Cast", "Expand", "Split"  # of which nothing is left
+CONSTANT, CAST = "Constant", "Cast"  # of which nothing is left
+# Accepted where the sizes of the tensors are known; nothing is left of them either.
+OF_SHAPES = ("ConstantOfShape", "Expand", "Shape", SPLIT)
 STANDARD = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 
 
@@ -45,8 +46,12 @@ def load(path: Path) -> tuple[ModelProto, str]:
     Raises:
         UserError: not a readable ONNX file, or larger than what is accepted.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the ONNX file of the policy in it")
     if not path.is_file():
         raise UserError(f"{path} does not exist; name it relative to the file that names it")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty, 0 bytes; export the policy again")
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path} is larger than {MAX_BYTES} bytes; export a smaller network")
     try:
@@ -74,7 +79,7 @@ def load(path: Path) -> tuple[ModelProto, str]:
 
 
 def read_policy(path: Path, output: str | None = None) -> tuple[ModelProto, str]:
-    """Read an ONNX policy of one input; only accepted operators are left in it.
+    """Read an ONNX policy whose output has one input; only accepted operators are left in it.
 
     Args:
         path: the ONNX file.
@@ -84,23 +89,19 @@ def read_policy(path: Path, output: str | None = None) -> tuple[ModelProto, str]
         The model, and its SHA-256, both as `load` gives them.
 
     Raises:
-        UserError: not a readable ONNX file, more than one input, several outputs or none of that
-            name, an operator that is not accepted, or weights of another type.
+        UserError: not a readable ONNX file, several outputs or none of that name, an output of
+            more than one input, an operator that is not accepted, or weights of another type.
     """
     model, digest = load(path)
+    _keep(model, output, path)
+    _check_recurrence(model, path)
     if len(inputs := input_names(model)) != 1:
         raise UserError(
-            f"{path}: one input is expected, it has {listed(inputs)}; recurrent policies and "
-            "policies with other inputs are not supported; export one with the observation alone"
+            f"{path}: one input is expected, {model.graph.output[0].name!r} is computed from "
+            f"{listed(inputs) or 'none'}; recurrent policies and policies with other inputs are "
+            "not supported; export one with the observation alone"
         )
-    _keep(model, output, path)
     return accepted(model, path), digest
-
-
-def input_names(model: ModelProto) -> list[str]:
-    """Names of the inputs that are no weights."""
-    weights = {each.name for each in model.graph.initializer}
-    return [each.name for each in model.graph.input if each.name not in weights]
 
 
 def accepted(model: ModelProto, path: Path) -> ModelProto:
@@ -110,14 +111,16 @@ def accepted(model: ModelProto, path: Path) -> ModelProto:
         UserError: names the operator, the operator set, or weights that are not accepted.
     """
     _check_operators(model, path, SPLIT)
+    open_clips(model)
     for tensor in model.graph.initializer:
         array_of(tensor, str(path))
     for node in model.graph.node:
         if node.op_type == CONSTANT:
             constant_of(node, str(path))
     model = _with_opset(model, path)
-    _replace_splits(model, path)
+    replace_splits(model, path)
     _check_operators(model, path)
+    check_rows(model, path)
     return model
 
 
@@ -164,24 +167,42 @@ def _keep(model: ModelProto, name: str | None, path: Path) -> None:
     if not names:
         raise UserError(f"{path}: it has no output; export the policy with its action as one")
     if name is None and len(names) > 1:
-        described = listed(f"{each.name} {_dimensions(each)}" for each in graph.output)
+        described = listed(f"{each.name} {dimensions(each)}" for each in graph.output)
         raise UserError(
             f"{path}: it has several outputs: {described}; name the one that is the action as "
             "`output` of `action`"
         )
     if name is not None and name not in names:
         raise unknown(f"output of {path}:", name, names)
-    if not drop_expansions(model, path) and len(names) == 1:
-        return
     kept = next(each for each in graph.output if name in (None, each.name))
-    nodes, needed = needed_for(model, kept.name)
-    weights = {each.name for each in graph.initializer}
-    inputs = [each for each in graph.input if each.name not in weights - needed]
-    _replace(graph.initializer, [each for each in graph.initializer if each.name in needed])
-    _replace(graph.input, inputs)
-    _replace(graph.output, [kept])
-    _replace(graph.node, nodes)
-    _replace(graph.value_info, [])
+    replace(graph.output, [kept])
+    replace(graph.value_info, [])
+    _check_order(model, path)
+    _prune(model, kept.name)
+    if fold_shapes(model, path):
+        _prune(model, kept.name)
+
+
+def _check_order(model: ModelProto, path: Path) -> None:
+    """Refuse an operator that takes what is computed after it."""
+    graph = model.graph
+    later = {name for node in graph.node for name in node.output if name}
+    for node in graph.node:
+        if early := [name for name in node.input if name in later]:
+            raise UserError(
+                f"{path}: the policy's graph is not valid: operator {node.op_type!r} takes "
+                f"{early[0]!r}, which is computed after it; export the policy again"
+            )
+        later -= {*node.output}
+
+
+def _prune(model: ModelProto, output: str) -> None:
+    """Remove operators, weights and inputs that an output does not depend on."""
+    graph = model.graph
+    nodes, needed = needed_for(model, output)
+    replace(graph.initializer, [each for each in graph.initializer if each.name in needed])
+    replace(graph.input, [each for each in graph.input if each.name in needed])
+    replace(graph.node, nodes)
 
 
 def needed_for(
@@ -206,112 +227,26 @@ def needed_for(
     return nodes[::-1], needed
 
 
-def drop_expansions(model: ModelProto, path: Path) -> bool:
-    """Make Identity of each Expand to the shape that its input has; returns whether there are any.
-
-    Exporters write what makes the mean and the deviation of a distribution equally large.
-    """
-    expansions = [node for node in model.graph.node if node.op_type == EXPAND]
-    if not expansions:
-        return False
-    values = _inferred(model, path)
-    shapes = {name: _dimensions(each) for name, each in values.items() if _is_known(each)}
-    for node in expansions:
-        before, after = (shapes.get(each[0], "") for each in (node.input, node.output))
-        if before == after != "":
-            node.op_type = "Identity"
-            del node.input[1:]
-    return True
-
-
-def _inferred(model: ModelProto, path: Path) -> dict[str, ValueInfoProto]:
-    """Returns what ONNX infers of all tensors that are no weights, by name."""
-    try:
-        graph = shape_inference.infer_shapes(model, data_prop=True).graph
-    except Exception as error:  # of several kinds
-        raise UserError(
-            f"{path}: the graph is not valid ({line(error)}); export the policy again"
-        ) from None
-    return {each.name: each for each in (*graph.input, *graph.output, *graph.value_info)}
-
-
-def _replace_splits(model: ModelProto, path: Path) -> None:
-    """Make a Slice of each output of a Split whose sizes are known."""
-    graph = model.graph
-    if all(node.op_type != SPLIT for node in graph.node):
-        return
-    values = _inferred(model, path)
-    dims = {
-        name: [d.dim_value for d in each.type.tensor_type.shape.dim]
-        for name, each in values.items()
-    }
-    dims |= {each.name: [*each.dims] for each in graph.initializer}
-    weights = {each.name: each for each in graph.initializer}
-    made: list[NodeProto] = []
-    for node in graph.node:
-        parts = _parts(node, dims, weights, str(path)) if node.op_type == SPLIT else None
-        if parts is None:
-            made.append(node)
-            continue
-        axis, sizes = parts
-        begin = 0
-        for name, size in zip(node.output, sizes, strict=True):
-            ends = {"begin": begin, "end": begin + size, "axis": axis}
-            labels = [f"{name}/{label}" for label in ends]
-            graph.initializer.extend(
-                helper.make_tensor(label, TensorProto.INT64, [1], [value])
-                for label, value in zip(labels, ends.values(), strict=True)
-            )
-            made.append(helper.make_node("Slice", [node.input[0], *labels], [name]))
-            begin += size
-    _replace(graph.node, made)
-
-
-def _parts(
-    node: NodeProto,
-    dims: Mapping[str, list[int]],
-    weights: Mapping[str, TensorProto],
-    where: str,
-) -> tuple[int, list[int]] | None:
-    """Axis and sizes of a Split; None: they are not known."""
-    said = {each.name: each.i for each in node.attribute}
-    shape, axis = dims.get(node.input[0], []), said.get("axis", 0)
-    if not -len(shape) <= axis < len(shape) or (whole := shape[axis]) < 1:
-        return None
-    count = len(node.output)
-    if len(node.input) > 1 and node.input[1]:
-        given = weights.get(node.input[1])
-        sizes = [] if given is None else array_of(given, where).astype(np.int64).ravel().tolist()
-    else:
-        size = -(-whole // count)
-        sizes = [*[size] * (count - 1), whole - size * (count - 1)]
-    if len(sizes) != count or min(sizes) < 0 or sum(sizes) != whole:
-        return None
-    return axis, sizes
-
-
-def _replace(messages: Any, kept: Iterable[Any]) -> None:
-    copies = [deepcopy(each) for each in kept]
-    del messages[:]
-    messages.extend(copies)
-
-
-def _is_known(value: ValueInfoProto) -> bool:
-    kind = value.type.tensor_type
-    return kind.HasField("shape") and all(d.dim_param or d.dim_value for d in kind.shape.dim)
-
-
-def _dimensions(value: ValueInfoProto) -> str:
-    sizes = (each.dim_param or str(each.dim_value) for each in value.type.tensor_type.shape.dim)
-    return f"({', '.join(sizes)})"
+def _check_recurrence(model: ModelProto, path: Path) -> None:
+    """Refuse a recurrent policy as that, and not by the first operator around its recurrence."""
+    for node in model.graph.node:
+        if node.op_type in RECURRENT:
+            raise refused(node.op_type, str(path))
 
 
 def _check_operators(model: ModelProto, path: Path, *more: str) -> None:
+    _check_recurrence(model, path)
     for node in model.graph.node:
         own = node.domain in STANDARD
         kind = node.op_type if own else f"{node.domain}::{node.op_type}"
         if kind not in (*SHAPES, CONSTANT, CAST, *more):
-            raise refused(kind, str(path))
+            if kind in (*OF_SHAPES, SPLIT):
+                raise UserError(
+                    f"{path}: operator {kind!r} of {node.output[0]!r} depends on sizes that are "
+                    "not known, or is larger than what is accepted; export the policy for rows of "
+                    "a fixed length, such as [1, 45]"
+                )
+            raise refused(kind, str(path), (CONSTANT, CAST, *OF_SHAPES))
     if len(model.graph.node) > MAX_NODES:
         raise UserError(
             f"{path}: {len(model.graph.node)} operators, at most {MAX_NODES} are accepted; export "
@@ -338,30 +273,41 @@ def _with_opset(model: ModelProto, path: Path) -> ModelProto:
 
 
 def sizes(model: ModelProto, path: Path) -> tuple[int, int]:
-    """Number of inputs and outputs of a policy.
+    """Number of inputs and outputs of a policy, as its graph computes them.
 
     Raises:
-        UserError: they are not one row of a known length.
+        UserError: they are not one row of a known length, or not as many as the file states.
     """
     (source,) = input_names(model)
-    found = []
-    for each in (
-        next(i for i in model.graph.input if i.name == source),
-        model.graph.output[0],
-    ):
-        dims = [d.dim_value for d in each.type.tensor_type.shape.dim]
-        if len(dims) == 2 and dims[0] > 1:
-            raise UserError(
-                f"{path}: {each.name!r} has {dims[0]} rows; export the policy for one row, or "
-                "for any number of rows"
-            )
-        if len(dims) != 2 or dims[1] < 1:
-            raise UserError(
-                f"{path}: {each.name!r} has the shape {dims}; export the policy for rows of a "
-                "fixed length, such as [1, 45]"
-            )
-        found.append(int(dims[1]))
-    return found[0], found[1]
+    given = next(each for each in model.graph.input if each.name == source)
+    stated = model.graph.output[0]
+    width = _width(given, path)
+    computed = one_row(model, path).get(stated.name, stated)
+    if not dimensions(computed, known=True):
+        return width, _width(stated, path)
+    count, said = _width(computed, path), stated.type.tensor_type.shape.dim
+    if said and said[-1].dim_value not in (0, count):
+        raise UserError(
+            f"{path}: {stated.name!r} is stated to have {said[-1].dim_value} elements, and the "
+            f"graph computes {count}; export the policy again, and state what it computes"
+        )
+    return width, count
+
+
+def _width(value: ValueInfoProto, path: Path) -> int:
+    """Elements of the rows of an input or output."""
+    dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
+    if len(dims) == 2 and dims[0] > 1:
+        raise UserError(
+            f"{path}: {value.name!r} has {dims[0]} rows; export the policy for one row, or "
+            "for any number of rows"
+        )
+    if len(dims) != 2 or dims[1] < 1:
+        raise UserError(
+            f"{path}: {value.name!r} has the shape {dimensions(value)}; export the policy for "
+            "rows of a fixed length, such as [1, 45]"
+        )
+    return int(dims[1])
 
 
 def metadata(model: ModelProto, path: Path) -> dict[str, str]:

@@ -10,7 +10,8 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 
 from policies.bundle.onnx_reader import INPUT, OUTPUT
 from policies.bundle.onnx_writer import IR_VERSION
-from policies.skill_import.reading import CAST, CONSTANT, OPSET, STANDARD, input_names
+from policies.skill_import.reading import CAST, CONSTANT, OPSET, STANDARD
+from policies.skill_import.rewriting import input_names
 from policies.skill_import.selection import Selection, SkillMapping
 from policies.skill_import.weights import (
     FLOATS,

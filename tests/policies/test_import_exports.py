@@ -1,5 +1,6 @@
 """What exporters of other trainers write becomes skills: outputs, velocities, goals."""
 
+import io
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from policies.bundle.imported_graph import check_imported
@@ -118,14 +120,104 @@ def test_of_several_outputs_one_has_to_be_named(tmp_path):
         read_policy(path, "action")
 
 
-def test_an_expansion_that_changes_a_size_is_refused(tmp_path):
+def test_an_expansion_that_changes_a_size_is_a_product_with_ones(tmp_path):
     weights = {"two": np.array([2], np.int64), "one": np.array([1], np.int64)}
     weights |= {"zero": np.array([0], np.int64), "size": np.array([1, INPUTS], np.int64)}
     nodes = [
         helper.make_node("Slice", ["obs", "zero", "one", "one"], ["first"]),
         helper.make_node("Expand", ["first", "size"], ["actions"]),
     ]
-    with pytest.raises(UserError, match="operator 'Expand'"):
+    made = foreign_policy.model(nodes, INPUTS, INPUTS, weights)
+    assert {node.op_type for node in same(tmp_path, made).graph.node} == {"Slice", "Mul"}
+
+
+def test_an_expansion_that_is_too_large_is_refused(tmp_path):
+    """65,536 elements are accepted; it would have 70,000."""
+    weights = {
+        "size": np.array([70_000 // INPUTS, 1, INPUTS], np.int64),
+        "zero": np.array([0], np.int64),
+    }
+    nodes = [
+        helper.make_node("Expand", ["obs", "size"], ["many"]),
+        helper.make_node("Gather", ["many", "zero"], ["one"], axis=0),
+        helper.make_node("Squeeze", ["one", "zero"], ["actions"]),
+    ]
+    with pytest.raises(UserError) as refused:
+        read_policy(saved(tmp_path, foreign_policy.model(nodes, INPUTS, INPUTS, weights)))
+    assert "operator 'Expand' of 'many' depends on sizes that are not known, or is" in str(
+        refused.value
+    )
+
+
+def same(tmp_path, made):
+    """Read a policy, and compare its skill with ONNX Runtime on the file; returns the graph."""
+    path = saved(tmp_path, made)
+    model, _ = read_policy(path, made.graph.output[0].name)
+    width, count = sizes(model, path)
+    data = join(
+        model, SkillMapping(as_it_is(width), as_it_is(count), None, width), "skill", "test"
+    )
+    check_imported(data, "skill", width, count)
+    rows = np.random.default_rng(2).normal(size=(200, width)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    expected = np.concatenate([session.run(None, {name: row[None]})[0] for row in rows])
+    np.testing.assert_allclose(Network(data, "skill")(rows), expected, atol=1e-6)
+    return model
+
+
+FORMS = {
+    "a vector of length 1": lambda net, x: net(torch.nn.functional.normalize(x, dim=-1)),
+    "two halves": lambda net, x: torch.sub(*net(x).chunk(2, -1)),
+    "unequal parts": lambda net, x: torch.cat(net(x).split([3, 1], -1)[::-1], -1),
+    "a view of the batch": lambda net, x: net(x.view(x.shape[0], -1)),
+    "ticks as an axis": lambda net, x: net(x.reshape(x.shape[0], 2, -1).flatten(1)),
+    "one row": lambda net, x: net(x.reshape(1, -1)),
+    "an expanded column": lambda net, x: net(x[:, :1].expand(-1, x.shape[1])),
+    "a column as large as another": lambda net, x: net(x[:, :1].expand_as(x)),
+    "the last elements": lambda net, x: net(x)[:, -2:],
+}
+
+
+class Form(torch.nn.Module):
+    def __init__(self, form):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net, self.form = torch.nn.Linear(6, 4), form
+
+    def forward(self, x):
+        return self.form(self.net, x)
+
+
+@pytest.mark.parametrize("batch", ["one row", "any number of rows"])
+@pytest.mark.parametrize("name", FORMS)
+def test_what_depends_on_shapes_alone_is_computed(tmp_path, name, batch):
+    """As torch exports it; the skill is the policy to 1e-6 on 200 random rows."""
+    buffer = io.BytesIO()
+    axes = {} if batch == "one row" else {"obs": {0: "batch"}, "actions": {0: "batch"}}
+    torch.onnx.export(
+        Form(FORMS[name]).eval(),
+        (torch.zeros(1, 6),),
+        buffer,
+        input_names=["obs"],
+        output_names=["actions"],
+        dynamic_axes=axes,
+        opset_version=17,
+        dynamo=False,
+    )
+    model = same(tmp_path, onnx.load_from_string(buffer.getvalue()))
+    assert not {"Shape", "Expand", "ConstantOfShape"} & {n.op_type for n in model.graph.node}
+
+
+def test_constants_that_would_be_large_are_not_computed(tmp_path):
+    """2^40 zeros are never made: the graph is refused at once."""
+    weights = {"huge": np.array([2**20, 2**20], np.int64), "zero": np.array([0], np.int64)}
+    nodes = [
+        helper.make_node("ConstantOfShape", ["huge"], ["zeros"]),
+        helper.make_node("Gather", ["zeros", "zero"], ["row"], axis=0),
+        helper.make_node("Add", ["obs", "row"], ["actions"]),
+    ]
+    with pytest.raises(UserError, match="operator 'ConstantOfShape' of 'zeros' depends on sizes"):
         read_policy(saved(tmp_path, foreign_policy.model(nodes, INPUTS, INPUTS, weights)))
 
 

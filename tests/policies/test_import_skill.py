@@ -225,7 +225,10 @@ REFUSED = {
         op("GRU", "obs", "w", "w"),
         LAYER,
     ],
-    "operator 'Softmax'. Valid: Add, Clip": [op("Softmax", "obs"), LAYER],
+    "operator 'Softmax'. Valid: Add, Cast, Clip, Concat, Constant, ": [
+        op("Softmax", "obs"),
+        LAYER,
+    ],
     "operator 'If'": [op("If", "obs"), LAYER],
     "operator 'Split'": [
         helper.make_node("Split", ["obs", "sizes"], ["y", "z"], axis=1),
@@ -244,11 +247,102 @@ def test_other_operators_are_refused_by_name(tmp_path, said):
     assert str(refused.value).startswith(f"{path}: ")
 
 
-def test_recurrent_state_as_an_input_is_refused(tmp_path):
+def with_second_input(node):
     made = network()
-    made.graph.input.append(helper.make_tensor_value_info("h_in", 1, [1, 1, 8]))
-    with pytest.raises(UserError, match="it has obs, h_in; recurrent policies"):
-        read_policy(saved(tmp_path, made))
+    made.graph.input.append(helper.make_tensor_value_info("other", 1, [1, 2]))
+    made.graph.output.append(helper.make_tensor_value_info("more", 1, [1, 2]))
+    made.graph.node.append(node)
+    return made
+
+
+def test_a_second_input_that_the_action_needs_is_refused(tmp_path):
+    made = with_second_input(helper.make_node("Add", ["actions", "other"], ["more"]))
+    with pytest.raises(UserError) as refused:
+        read_policy(saved(tmp_path, made), "more")
+    text = one_line.checked(refused.value)
+    assert "one input is expected, 'more' is computed from obs, other; recurrent policies" in text
+
+
+def test_a_second_input_that_the_action_does_not_need_is_left_out(tmp_path):
+    """Such as the time, from which a policy that imitates a motion computes that motion."""
+    made = with_second_input(helper.make_node("Tanh", ["other"], ["more"]))
+    action = DESCRIPTION["action"] | {"output": "actions"}
+    found = imported(tmp_path, description(tmp_path / "policy", made, action=action))
+    plain = imported(tmp_path / "plain")
+    assert found.bundle.skills == plain.bundle.skills
+    assert found.random <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+def test_recurrence_is_named_before_the_operators_around_it(tmp_path, kind):
+    nodes = [op("Transpose", "obs", out="x"), op(kind, "x", "w", "w"), LAYER]
+    path = saved(tmp_path, model(nodes, IN, OUT, with_only_what_is_used(nodes)))
+    with pytest.raises(UserError, match=f"operator '{kind}': recurrent policies are not"):
+        read_policy(path)
+
+
+def test_an_output_of_another_size_than_the_file_states_is_refused(tmp_path):
+    """It states 2 elements, and a matrix of 7 by 5 computes 5."""
+    made = model([op("MatMul", "obs", "w", out="actions")], 7, 2, {"w": np.ones((7, 5), "f4")})
+    text = refusal(tmp_path, made)
+    assert "'actions' is stated to have 2 elements, and the graph computes 5; export" in text
+
+
+def test_a_size_that_the_file_does_not_state_is_computed(tmp_path):
+    made = network()
+    for each in (made.graph.input[0], made.graph.output[0]):
+        each.type.tensor_type.shape.dim[0].dim_param = "batch"
+    made.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "size"
+    assert imported(tmp_path, description(tmp_path / "policy", made)).random <= 1e-5
+    made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "width"
+    text = refusal(tmp_path / "wide", made)
+    assert "'obs' has the shape (batch, width); export the policy for rows of a fixed" in text
+
+
+def test_an_infinite_bound_of_a_clip_is_none(tmp_path):
+    nodes = [op("Clip", "obs", "open", "high"), LAYER]
+    weights = with_only_what_is_used(nodes) | {"open": np.float32(-np.inf)}
+    path = saved(tmp_path, model(nodes, IN, OUT, weights))
+    unchanged = [Selection(np.arange(n), np.ones(n), np.zeros(n)) for n in (IN, OUT)]
+    data = join(read_policy(path)[0], SkillMapping(*unchanged, None, IN), "skill", "test")
+    check_imported(data, "skill", IN, OUT)
+    rows = RNG.normal(size=(20, IN)).astype(np.float32)
+    expected = np.minimum(rows, W["high"]) @ W["w"]
+    np.testing.assert_allclose(Network(data, "skill")(rows), expected, atol=1e-6)
+
+
+NORMS = {
+    "LayerNormalization": op("LayerNormalization", "obs", "row", axis=0),
+    "LpNormalization": op("LpNormalization", "obs", axis=0),
+    "ReduceL2": op("ReduceL2", "obs", "zero", out="y"),
+}
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_a_norm_over_several_observations_is_refused(tmp_path, kind):
+    nodes = [NORMS[kind], LAYER]
+    path = saved(tmp_path, model(nodes, IN, OUT, with_only_what_is_used(nodes)))
+    with pytest.raises(UserError) as refused:
+        read_policy(path)
+    text = one_line.checked(refused.value)
+    assert f"operator '{kind}' of 'y' is over axis 0, and axis 0 is the observations" in text
+
+
+def test_a_product_with_a_vector_says_what_it_needs(tmp_path):
+    nodes = [op("MatMul", "obs", "v"), op("Unsqueeze", "y", "one", out="u")]
+    nodes.append(op("Concat", "u", "u", out="actions", axis=1))
+    weights = {"v": np.ones(7, "f4"), "one": np.array([1])}
+    text = refusal(tmp_path, model(nodes, 7, 2, weights))
+    assert "both need two axes, a vector has one: Unsqueeze it" in text
+
+
+def test_what_is_no_file_of_a_policy_is_named_as_what_it_is(tmp_path):
+    file = description(tmp_path / "policy")
+    (tmp_path / "policy" / "empty.onnx").write_bytes(b"")
+    with pytest.raises(UserError, match="a folder; name the ONNX file of the policy in it"):
+        read_policy(file.parent)
+    with pytest.raises(UserError, match="is empty, 0 bytes; export the policy again"):
+        read_policy(file.parent / "empty.onnx")
 
 
 @pytest.mark.parametrize(
@@ -366,10 +460,12 @@ def huge_weights(made):
 
 def empty_constant(made):
     made.graph.node.insert(0, helper.make_node("Constant", [], ["k"]))
+    made.graph.node[1].input[2] = "k"
 
 
 def reshape_without_shape(made):
     made.graph.node.insert(0, helper.make_node("Reshape", ["obs"], ["k"]))
+    made.graph.node[1].input[0] = "k"
 
 
 def unsorted_nodes(made):
@@ -392,7 +488,7 @@ def key_twice(made):
         (huge_weights, "the output of policy.onnx is not finite"),
         (empty_constant, "operator 'Constant'"),
         (reshape_without_shape, "the policy's graph is not valid"),
-        (unsorted_nodes, "the policy's graph is not valid"),
+        (unsorted_nodes, "the policy's graph is not valid: operator 'Gemm' takes 'e', which is"),
         (key_twice, "its metadata state 'joint_names' twice"),
     ],
 )
