@@ -10,6 +10,14 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 Checked = TypeVar("Checked")
+# What pydantic calls by the types of Python, for people who write YAML and JSON.
+EXPECTED = {
+    **dict.fromkeys(("tuple_type", "list_type"), "a list is expected"),
+    **dict.fromkeys(
+        ("dict_type", "mapping_type", "dataclass_type", "dataclass_exact_type"),
+        "a mapping of keys to values is expected",
+    ),
+}
 LONGEST = 1000  # characters of an error, however long what a stranger wrote is
 
 # How a value that may be a list per element was read (sim.interface.validators); no key of a
@@ -94,7 +102,7 @@ def validated(adapter: TypeAdapter[Checked], data: object, where: object) -> Che
 def problems(error: ValidationError) -> list[tuple[str, object]]:
     """Format a pydantic report, one entry per problem: the key and the problem; the value."""
     parts = []
-    for item in error.errors(include_url=False, include_context=False):
+    for item in error.errors(include_url=False):
         if item["type"] == "too_short" and item["input"]:
             continue  # it is long enough, but pydantic counts only what is valid in it
         place = (str(part)[:60] for part in item["loc"] if part not in (ALL, EACH))
@@ -102,7 +110,18 @@ def problems(error: ValidationError) -> list[tuple[str, object]]:
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] != "value_error":  # pydantic's own wording
             message = message[0].lower() + message[1:]
+        if item["type"] in ("too_short", "too_long"):
+            message = _counted(item["ctx"])
+        message = EXPECTED.get(item["type"], message)
         said = item["type"] in ("missing", "value_error")
         value = "" if said else f", got {short(item['input'])}"
         parts.append((f"{key}: {message}{value}"[:300], item["input"]))
     return parts
+
+
+def _counted(context: Mapping[str, object]) -> str:
+    """How many entries a list or mapping has to have."""
+    end = "min" if "min_length" in context else "max"
+    count = context[f"{end}_length"]
+    entries = "1 entry is" if count == 1 else f"{count} entries are"
+    return f"at {'least' if end == 'min' else 'most'} {entries} expected"

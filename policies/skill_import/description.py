@@ -6,13 +6,22 @@ file does not have; if both state the same thing, they have to agree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
@@ -25,7 +34,10 @@ from sim.interface.validators import Index, NonNegatives, NonZeros, Numbers, che
 
 SCHEMA = 2
 POSE = "default_positions"
-ROUNDED = 5.1e-4  # of numbers in metadata, which have three decimals
+DECIMALS = 3  # of numbers in metadata, or more if they are written with more
+SAME = 1e-6  # relative, of numbers that have to be equal
+KINDS = ("position", "velocity")
+YAML = (".yaml", ".yml", ".json")
 # Key of the description, key of the metadata, whether it is numbers.
 METADATA = (
     ("joints", "joint_names", False),
@@ -88,12 +100,21 @@ class InputHistory:
     start: Literal["first_values", "zeros"]  # values for ticks before the first
 
 
+def _kind(value: object) -> object:
+    if value not in KINDS:
+        raise ValueError(
+            f"{short(value)} cannot be commanded by a skill. Valid: {', '.join(KINDS)}; train the "
+            "policy with targets of one of these kinds"
+        )
+    return value
+
+
 @dataclass(frozen=True, config=STRICT)
 class Output:
     """The policy's output: targets, default + scale * output."""
 
     # Position targets of `joints` around `default_positions`, or velocities around zero.
-    kind: Literal["position", "velocity"]
+    kind: Annotated[Literal["position", "velocity"], BeforeValidator(_kind)]
     # Factor of the output: a number, or a list per element; null: that of the ONNX metadata.
     scale: NonZeros | None = None
     clip: Range | None = None  # range of the output before scaling; null: not clipped
@@ -218,7 +239,15 @@ def read_description(path: Path) -> SkillDescription | LeappDescription:
     Raises:
         UserError: the file is missing or invalid; one line.
     """
-    data = read_mapping(path)
+    try:
+        data = read_mapping(path)
+    except UserError as error:
+        if path.suffix.lower() in YAML or not path.is_file():
+            raise
+        raise UserError(
+            f"{error}; give the YAML file that describes the policy, and name the ONNX file as "
+            "`policy` in it"
+        ) from None
     if (schema := data.pop("schema", None)) != SCHEMA:
         raise UserError(f"{path}: schema {short(schema)} is not known. Valid: {SCHEMA}")
     if "leapp" in data:
@@ -233,7 +262,8 @@ def with_metadata(
 
     `observation_names` cannot stand for `observation`: a name says neither the unit of an input
     nor its scale, offset, frame or history, and names are the exporter's own, so that only their
-    number is compared. Numbers in metadata are taken as they are written, with three decimals.
+    number is compared. Numbers in metadata are taken as they are written, with three decimals or
+    more; those of the description agree with them if they are the same when rounded alike.
 
     Args:
         description: of the policy.
@@ -257,14 +287,14 @@ def with_metadata(
         if own is None or own == ():
             found[key] = said
         else:
-            _agree(own, said, f"{where}: {key}", name)
+            _agree(own, said, _parts(text), f"{where}: {key}", name)
     scales: float | tuple[float, ...] | None = None
     if text := metadata.get("action_scale", "").strip():
         said = _values(text, "action_scale", where)
         if (scale := description.action.scale) is None:
             scales = said[0] if len(said) == 1 else said
         else:
-            _agree(scale, said, f"{where}: action.scale", "action_scale")
+            _agree(scale, said, _parts(text), f"{where}: action.scale", "action_scale")
     if (text := metadata.get("observation_names", "").strip()) and (
         len(names := _parts(text)) != len(description.observation)
     ):
@@ -291,7 +321,7 @@ def _parts(text: str) -> list[str]:
 
 def _values(text: str, name: str, where: str) -> tuple[float, ...]:
     try:
-        values = tuple(float(part) for part in _parts(text))
+        values = tuple(_number(part) for part in _parts(text))
     except ValueError:
         values = (float("nan"),)
     if not values or not np.isfinite(values).all():
@@ -302,13 +332,29 @@ def _values(text: str, name: str, where: str) -> tuple[float, ...]:
     return values
 
 
-def _agree(own: Any, said: Any, where: str, name: str) -> None:
+def _number(text: str) -> float:
+    if "_" in text:
+        raise ValueError  # 1_0 is a number to Python alone
+    return float(text)
+
+
+def _half_a_digit(text: str) -> float:
+    """Half of the last decimal with which a number was written, of the third or a later one."""
+    exponent = Decimal(text.strip()).as_tuple().exponent
+    decimals = max(DECIMALS, -exponent) if isinstance(exponent, int) else DECIMALS
+    return 0.5 * 10.0**-decimals
+
+
+def _agree(own: Any, said: Any, written: Sequence[str], where: str, name: str) -> None:
     if isinstance(said[0], str):
         same = tuple(own) == said
     else:
         mine, other = np.atleast_1d(own), np.atleast_1d(said)
         fits = 1 in (mine.size, other.size) or mine.size == other.size
-        same = fits and bool(np.allclose(mine, other, rtol=ROUNDED, atol=ROUNDED))
+        bound = np.array([_half_a_digit(text) for text in written])
+        same = fits and bool(
+            (np.abs(mine - other) <= bound + SAME * np.maximum(np.abs(other), bound)).all()
+        )
     if not same:
         raise UserError(
             f"{where} is {short(own)}, the policy's metadata {name} is {short(said)}; correct the "

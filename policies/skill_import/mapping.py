@@ -6,6 +6,7 @@ refused here, before anything is written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,8 @@ class _Inputs:
             return self._previous(each, lag, where)
         assert each.term is not None
         term = self._term(each.term, where)
-        return self._measured(term, self._order(term, each, where), each, lag, where)
+        order = self._order(term, each, where)
+        return self._measured(term, order, each, lag, where, self._joints_of(term))
 
     def _term(self, name: str, where: str) -> ObservationTerm:
         if name not in self.terms:
@@ -152,9 +154,15 @@ class _Inputs:
         return self._measured(term, np.array(held.elements), each, lag, where)
 
     def _measured(
-        self, term: ObservationTerm, order: NDArray[np.intp], each: Input, lag: int, where: str
+        self,
+        term: ObservationTerm,
+        order: NDArray[np.intp],
+        each: Input,
+        lag: int,
+        where: str,
+        joints: Sequence[int] | None = None,
     ) -> Columns:
-        scale, offset = self._affine(each, len(order), where)
+        scale, offset = self._affine(each, len(order), where, joints)
         index = self._columns(term.name, lag, where)[order]
         # The observation has the value less its offset, scaled.
         return index, scale / term.scales[order], scale * (term.offsets[order] - offset)
@@ -162,8 +170,9 @@ class _Inputs:
     def _order(self, term: ObservationTerm, each: Input, where: str) -> NDArray[np.intp]:
         """Elements of a term in the policy's order: that of its joints, if it is of joints.
 
-        A driver may name joints otherwise than the model. Elements that have names, none of which
-        is a joint of the policy, have no order that the policy could know.
+        A term may measure some of the joints. A driver may name joints otherwise than the model.
+        Elements that have names, none of which is a joint of the policy, have no order that the
+        policy could know.
         """
         joints = self.description.joints
         of_pose = each.offset == POSE
@@ -172,14 +181,13 @@ class _Inputs:
                 f"{where}: offset {POSE} is of the positions of the joints, term {term.name!r} "
                 f"is in {term.unit}; give the offset as numbers"
             )
-        namings = (
-            []
-            if term.derive is not None
-            else [named_fields(term), term.mujoco.qpos or term.mujoco.qvel]
-        )
+        namings = _namings(term)
         for names in namings:
             if joints and set(joints) <= set(names):
                 return np.array([names.index(name) for name in joints])
+        for names in namings:
+            if names and set(names) <= set(joints):
+                return np.array([names.index(name) for name in joints if name in names])
         known = next((names for names in namings if names), ())
         if of_pose or set(known) & set(joints) or (namings and namings[0] and term.count > 1):
             missing = next((name for name in joints if name not in known), None)
@@ -190,9 +198,23 @@ class _Inputs:
             raise UserError(f"{where}: term {term.name!r} {problem}. Valid: {valid}")
         return np.arange(term.count)
 
-    def _affine(self, each: Input, size: int, where: str) -> tuple[Floats, Floats]:
-        default = self.description.default_positions
-        offset = np.asarray(default if each.offset == POSE else each.offset)
+    def _joints_of(self, term: ObservationTerm) -> list[int] | None:
+        """Places, among the policy's joints, of those that a term measures; None: of all."""
+        joints, namings = self.description.joints, _namings(term)
+        if not any(set(joints) <= set(names) for names in namings):
+            for names in namings:
+                if names and set(names) <= set(joints):
+                    return [i for i, name in enumerate(joints) if name in names]
+        return None
+
+    def _affine(
+        self, each: Input, size: int, where: str, joints: Sequence[int] | None = None
+    ) -> tuple[Floats, Floats]:
+        """(size,) scale and offset; default positions are those of `joints`, by default of all."""
+        default = np.array(self.description.default_positions)
+        if joints is not None and len(default) == len(self.description.joints):
+            default = default[[*joints]]
+        offset = default if each.offset == POSE else np.asarray(each.offset)
         found = []
         for key, value in (("scale", np.asarray(each.scale)), ("offset", offset)):
             if value.ndim and value.size != size:
@@ -209,17 +231,20 @@ class _Inputs:
         places = np.arange(slices[name].start, slices[name].stop)
         if lag == 0:
             return places
-        wanted = self.description.history
+        wanted, others = self.description.history, []
+        assert wanted is not None
         for term in self.interface.computed:
-            if isinstance(term, History) and name in term.terms:
-                if wanted is not None and term.start != wanted.start:
-                    raise UserError(
-                        f"{self.where}: history.start is {wanted.start!r}, that of history "
-                        f"{term.name!r} in robot.yaml is {term.start!r}; set both to that of the "
-                        "training"
-                    )
-                if lag <= term.ticks:
-                    return self._in_history(term, name, lag)
+            if not isinstance(term, History) or name not in term.terms:
+                continue
+            if lag <= term.ticks and term.start == wanted.start:
+                return self._in_history(term, name, lag)
+            others.append(term)
+        if other := next((term for term in others if term.start != wanted.start), None):
+            raise UserError(
+                f"{self.where}: history.start is {wanted.start!r}, that of history "
+                f"{other.name!r} in robot.yaml is {other.start!r}; set both to that of the "
+                "training"
+            )
         raise UserError(
             f"{where}: the policy takes {name!r} of {lag} ticks ago, and no history of robot "
             f"{self.interface.robot!r} has it; add one to `computed` in robot.yaml"
@@ -264,6 +289,13 @@ class _Inputs:
         return index, scale * ours_scale / output.scale / shown, -scale * offset
 
 
+def _namings(term: ObservationTerm) -> list[tuple[str, ...]]:
+    """What the elements of a term are called, by the driver and by the model."""
+    if term.derive is not None:
+        return []
+    return [named_fields(term), term.mujoco.qpos or term.mujoco.qvel]
+
+
 def doubts(interface: Interface, description: SkillDescription, where: str) -> list[str]:
     """Lists what cannot be compared, or differs without being wrong; one line each.
 
@@ -304,6 +336,11 @@ def doubts(interface: Interface, description: SkillDescription, where: str) -> l
     ):
         notes.append("the previous action that the policy sees is the one after action.clip")
     history = description.history
+    if history is not None and any(each.constant for each in description.observation):
+        notes.append(
+            f"after a change of the skill all {history.ticks} ticks of the history have the "
+            "constants of the new skill at once; in training the earlier ones had the old command"
+        )
     if history is not None and history.start == "zeros":
         constants = next(iter(description.skills.values()))
         outputs = Outputs(interface, description, where)

@@ -142,20 +142,25 @@ class Outputs:
         for key in ("stiffness", "damping"):
             if (wanted := getattr(description, key)) is None:
                 continue
-            stated = [getattr(t, key) for t in self.interface.action]
-            if any(value is None for value in stated):
-                continue  # `doubts` says so
-            own = np.concatenate(
-                [spread(v, t.size) for v, t in zip(stated, self.interface.action, strict=True)]
-            )[self.place]
+            own = self._gains(key)[self.place]  # NaN: not stated, which `doubts` says
             for name, mine, theirs in zip(
                 self.names, own, spread(wanted, len(self.names)), strict=True
             ):
-                if not np.isclose(mine, theirs, rtol=1e-3, atol=SAME):
+                if np.isfinite(mine) and not np.isclose(mine, theirs, rtol=1e-3, atol=SAME):
                     raise UserError(
                         f"{self.where}: {key} of joint {name!r} was {theirs:g} in training, it is "
                         f"{mine:g} in robot.yaml; give the servo the gain of the policy"
                     )
+
+    def _gains(self, key: str) -> Floats:
+        """(A,) gains of our commands; NaN of a term that does not state them."""
+        stated = [(getattr(term, key), term.size) for term in self.interface.action]
+        return np.concatenate(
+            [
+                np.full(size, np.nan) if value is None else spread(value, size)
+                for value, size in stated
+            ]
+        )
 
     def selection(self) -> Selection:
         """Our action: command = offset + scale * action."""

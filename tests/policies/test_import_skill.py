@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import TypeAdapter
 
 from mlsh_ros.bringup.graphs import SIM
 from mlsh_ros.bringup.resolve_arguments import resolve_arguments
@@ -25,6 +26,7 @@ from policies.bundle.runtime import TOLERANCE, Network, load_skills
 from policies.bundle.work import ELEMENT, MAX_WORK, PIECE
 from policies.mlsh.presets import default_config
 from policies.skill_import import importer, reading, trial
+from policies.skill_import.description import SkillDescription, with_metadata
 from policies.skill_import.importer import import_skills
 from policies.skill_import.reading import read_policy
 from policies.skill_import.selection import Selection, SkillMapping
@@ -818,7 +820,15 @@ MISTAKES = [
     ),
     ({"default_positions": [0.4]}, "default_positions has 1 values for 2 joints"),
     ({"default_positions": [0.5, -0.3]}, "set the action's offset in robot.yaml"),
-    ({"action": {"kind": "torque", "scale": 1.0}}, "action.kind: input should be 'position'"),
+    ({"action": {"kind": "torque", "scale": 1.0}}, "action.kind: 'torque' cannot be comm"),
+    (
+        {"action": {"kind": "torque", "scale": 1.0}},
+        "Valid: position, velocity; train the policy with targets of one of these kinds",
+    ),
+    ({"observation": "joints"}, "observation: a list is expected, got 'joints'"),
+    ({"observation": []}, "observation: at least 1 entry is expected, got []"),
+    ({"skills": {}}, "skills: at least 1 entry is expected, got {}"),
+    ({"history": 5}, "history: a mapping of keys to values is expected, got 5"),
     (
         {"skills": {"slow": {}}},
         "skill 'slow' states the constants [], the policy takes ['command']",
@@ -908,6 +918,99 @@ def test_joints_that_nobody_can_order_are_refused(tmp_path):
     (robot / "robot.yaml").write_text(f"{odd}action:{commands}")
     with pytest.raises(UserError, match="term 'joint_position' does not measure joint 'b'"):
         import_arms([file], model_of, tmp_path / "other")
+
+
+def two_commands(right_gains):
+    """The robot with a command of each joint of its own; the left one states no gains."""
+    before, rest = ROBOT.split("action:")
+    text = ""
+    for name, scale, offset, gains in (
+        ("right", 0.5, -0.3, right_gains),
+        ("left", 0.25, 0.4, ""),
+    ):
+        text += f"""
+  - {{name: {name}, size: 1, unit: rad, frame: joint, scale: {scale}, offset: {offset},
+     limit: [-1.5, 1.5], smoothing_time: 0.0, rate_limit: 20.0, safe_command: [{offset}],
+     tracking: {{term: joint_position, tolerance: 2.0, timeout: 1.0,
+                elements: [{int(name == "left")}]}}, {gains}
+     mujoco: {{actuators: [{name}_servo]}},
+     ros: {{topic: {name}_command, type: sensor_msgs/msg/JointState,
+           fields: ["position[{name}]"], required_values: {{}}}}}}"""
+    return f"{before}action:{text}\ncomputed:{rest.split('computed:')[1]}"
+
+
+def test_gains_are_compared_where_another_command_states_none(tmp_path):
+    """80 in training and 8 in robot.yaml; the term before or after it says nothing."""
+    robot = two_commands("stiffness: 8.0, damping: 0.4,")
+    found = imported(tmp_path, robot=robot)
+    assert [
+        note for note in found.doubts if "does not state the stiffness of action 'left'" in note
+    ]
+    other = tmp_path / "other"
+    with pytest.raises(UserError, match="stiffness of joint 'right' was 80 in training, it is 8"):
+        imported(other, description(other / "policy", stiffness=[8.0, 80.0]), robot)
+
+
+def test_joints_in_several_terms_are_in_the_order_of_the_description(tmp_path):
+    """The skill gets from two terms of one joint what it gets from one term of both."""
+    before, rest = ROBOT.split("  - {name: joint_position")
+    terms = "".join(
+        f"""  - {{name: {name}_position, size: 1, unit: rad, frame: joint, scale: 1.0, clip: null,
+     noise: 0.0, max_age: 0.1, limit: [-1.9, 1.9], inf_values: null, mujoco: {{qpos: [{name}]}},
+     ros: {{topic: joint_states, type: sensor_msgs/msg/JointState,
+           fields: ["position[{name}]"], required_values: {{}}}}}}
+"""
+        for name in ("right", "left")
+    )
+    robot = f"{before}{terms}action:{rest.split('action:')[1]}"
+    robot = robot.replace(
+        "tracking: {term: joint_position, tolerance: 2.0, timeout: 1.0}",
+        "tracking: null, initial_command: safe",
+    )
+    robot = robot.replace("[joint_position, last,", "[right_position, left_position, last,")
+    offset = {"offset": "default_positions"}
+    parts = [{"term": "left_position"} | offset, {"term": "right_position"} | offset]
+    found = imported(tmp_path, robot=robot, observation=[TERMS[0], *parts, *TERMS[2:]])
+    whole = imported(tmp_path / "whole")
+    shown = {"left_position": [0.7], "right_position": [-0.2], "joint_position": [-0.2, 0.7]}
+    actions = []
+    for each in (found, whole):
+        interface = each.bundle.manifest.interface
+        row = np.zeros((1, interface.observation_size), np.float32)
+        for term in interface.observation:
+            if term.name in shown:
+                values = (np.array(shown[term.name]) - term.offsets) * term.scales
+                row[0, interface.observation_slices[term.name]] = values
+        actions.append(load_skills(each.bundle)[0](row))
+    np.testing.assert_allclose(*actions, atol=1e-6)
+
+
+def test_of_two_histories_the_one_that_fits_is_taken(tmp_path):
+    """`past` begins with the first values, as the policy does not, and has 3 ticks of its 4."""
+    robot = f"""{ROBOT}  - {{name: past2, kind: history, order: newest_first, layout: by_term,
+     ticks: 3, terms: [joint_position, last, joint_velocity], start: zeros}}
+"""
+    history = {"ticks": 4, "order": "oldest_first", "layout": "by_tick", "start": "zeros"}
+    file = description(tmp_path / "policy", network(28), history=history)
+    assert imported(tmp_path, file, robot).random <= 1e-5
+    with pytest.raises(UserError, match="that of history 'past' in robot"):
+        imported(tmp_path / "one", file)
+
+
+def test_a_change_of_the_skill_is_not_in_a_history_of_constants(tmp_path):
+    file = description(tmp_path / "policy", network(7 * 4), history=HISTORIES[1])
+    note = "after a change of the skill all 4 ticks of the history have the constants of the new"
+    assert [each for each in imported(tmp_path, file).doubts if note in each]
+
+
+def test_what_is_no_yaml_is_named_as_such(tmp_path):
+    """The ONNX file where its description belongs."""
+    file = description(tmp_path / "policy", network(hidden=20_000))
+    with pytest.raises(UserError) as refused:
+        imported(tmp_path, file.parent / "policy.onnx")
+    text = one_line.checked(refused.value)
+    assert "larger than 262144 bytes" in text
+    assert "; give the YAML file that describes the policy, and name the ONNX file as" in text
 
 
 def test_what_cannot_be_compared_is_a_note(tmp_path):
@@ -1033,6 +1136,9 @@ def test_a_scale_in_the_metadata_that_is_none_is_refused(tmp_path, text, said):
         ("default_joint_pos", "none", "metadata default_joint_pos is 'none', no numbers"),
         ("joint_names", "[]", "the policy's metadata joint_names is an empty list"),
         ("action_scale", "[]", "the policy's metadata action_scale is '[]', no numbers"),
+        ("joint_damping", "0.4006,0.4", "damping is (0.4, 0.4), the policy's metadata joint_"),
+        ("joint_stiffness", "8.003", "stiffness is 8.0, the policy's metadata joint_stiff"),
+        ("joint_stiffness", "0_8.0", "metadata joint_stiffness is '0_8.0', no numbers"),
         ("joint_damping", "0.401,0.401", "damping is (0.4, 0.4), the policy's metadata joint_"),
         (
             "observation_names",
@@ -1043,6 +1149,28 @@ def test_a_scale_in_the_metadata_that_is_none_is_refused(tmp_path, text, said):
 )
 def test_metadata_that_says_something_else_is_refused(tmp_path, key, value, said):
     assert said in refusal(tmp_path, noted(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("own", "text", "same"),
+    [
+        (0.2004, "0.200", True),  # rounds to it
+        (0.2006, "0.200", False),
+        (0.0005, "0.0001", False),  # has a fourth decimal, which differs
+        (0.00012, "0.0001", True),
+        (1234.5678, "1234.568", True),
+        (1235.0, "1234.568", False),
+    ],
+)
+def test_a_number_agrees_with_what_rounds_to_it(own, text, same):
+    action = {"kind": "position", "scale": own}
+    given = {k: v for k, v in DESCRIPTION.items() if k != "schema"} | {"action": action}
+    read = TypeAdapter(SkillDescription).validate_python(given)
+    if same:
+        assert with_metadata(read, {"action_scale": text}, "test").action.scale == own
+    else:
+        with pytest.raises(UserError, match="the policy's metadata action_scale is"):
+            with_metadata(read, {"action_scale": text}, "test")
 
 
 # Parameters of the task family ------------------------------------------------------------
