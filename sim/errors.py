@@ -120,7 +120,7 @@ def problems(error: ValidationError) -> list[tuple[str, object]]:
 
 
 def _counted(context: Mapping[str, object]) -> str:
-    """How many entries a list or mapping has to have."""
+    """The number of entries that a list or mapping has to have."""
     end = "min" if "min_length" in context else "max"
     count = context[f"{end}_length"]
     entries = "1 entry is" if count == 1 else f"{count} entries are"

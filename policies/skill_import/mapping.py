@@ -290,7 +290,7 @@ class _Inputs:
 
 
 def _namings(term: ObservationTerm) -> list[tuple[str, ...]]:
-    """What the elements of a term are called, by the driver and by the model."""
+    """Names of the elements of a term, those of the driver and those of the model."""
     if term.derive is not None:
         return []
     return [named_fields(term), term.mujoco.qpos or term.mujoco.qvel]

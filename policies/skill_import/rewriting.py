@@ -34,7 +34,7 @@ def input_names(model: ModelProto) -> list[str]:
 
 
 def one_row(model: ModelProto, path: Path) -> dict[str, ValueInfoProto]:
-    """What ONNX infers of all tensors that are no weights, by name, for one row of each input.
+    """Types and shapes of all tensors that are no weights, by name, for one row of each input.
 
     Shapes that the file states of other tensors than the inputs do not count.
 

@@ -122,7 +122,7 @@ class _Round:
         return found if found.dtype.type in TYPES.values() else None
 
     def _expansion(self, node: NodeProto) -> NodeProto:
-        """Nothing where no size changes, or else a product with ones; what is unknown stays."""
+        """Identity where no size changes, or else a product with ones; what is unknown stays."""
         (source, target), (name,) = node.input, node.output
         before, after = (self.values.get(each) for each in (source, name))
         if before is not None and after is not None:
