@@ -13,6 +13,7 @@ from pydantic import Field, RootModel, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass as checked
 from typing_extensions import Self
 
+from policies.bundle.held import Held
 from policies.bundle.skill_limits import check_skill_limits
 from sim.errors import UserError, short, validated
 from sim.files.migrations import check_schema
@@ -97,7 +98,8 @@ class Origin:
     license: str  # under which the policy may be used
     source: str  # where it comes from, and whose it is
     policy: Sha256  # of the ONNX file that was imported
-    constants: dict[Label, tuple[Number, ...]]  # inputs of the policy that this skill holds
+    # Inputs of the policy that this skill holds: at numbers, or elements of an observation term.
+    constants: dict[Label, Held]
 
 
 @checked(frozen=True, config=STRICT)

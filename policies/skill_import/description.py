@@ -15,9 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import (
     BeforeValidator,
-    Discriminator,
     Field,
-    Tag,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -25,12 +23,13 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
+from policies.bundle.held import Held
 from policies.bundle.manifest import Name
-from sim.errors import ALL, EACH, UserError, invalid, short, validated
+from sim.errors import UserError, invalid, short, validated
 from sim.files.strict_json import parse_json
 from sim.files.strict_yaml import read_mapping
 from sim.interface import STRICT, Label, Number, Positive, Range, Text
-from sim.interface.validators import Index, NonNegatives, NonZeros, Numbers, check_range
+from sim.interface.validators import NonNegatives, NonZeros, Numbers, check_range
 
 SCHEMA = 2
 POSE = "default_positions"
@@ -65,29 +64,6 @@ class Input:
         if sum(given) != 1:
             raise ValueError("give exactly one of term, constant, previous_action: true")
         return self
-
-
-@dataclass(frozen=True, config=STRICT)
-class Elements:
-    """Elements of an observation term, which a skill gives its policy: one of two goals, say."""
-
-    term: Label  # name of a term of robot.yaml or of the task family, in its unit
-    elements: Annotated[tuple[Index, ...], Field(min_length=1)]  # indices of elements, from 0
-
-    def __len__(self) -> int:
-        """Number of elements."""
-        return len(self.elements)
-
-
-def _held_as(value: object) -> str:
-    return ALL if isinstance(value, (Mapping, Elements)) else EACH
-
-
-# What a skill holds a constant at: numbers, or elements of a term.
-Held = Annotated[
-    Annotated[Elements, Tag(ALL)] | Annotated[tuple[Number, ...], Tag(EACH)],
-    Discriminator(_held_as),
-]
 
 
 @dataclass(frozen=True, config=STRICT)

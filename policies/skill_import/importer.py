@@ -28,7 +28,6 @@ from policies.mlsh.config import TrainConfig, touches
 from policies.mlsh.presets import default_config
 from policies.skill_import.comparison import Skill, compare, unmoved
 from policies.skill_import.description import (
-    Elements,
     LeappDescription,
     read_description,
     with_metadata,
@@ -189,9 +188,8 @@ def _skills(given: Sequence[ForeignPolicy], interface: Interface) -> dict[str, S
 
 def _origin(skill: str, policy: ForeignPolicy) -> Origin:
     described = policy.description
-    held = described.skills[skill].items()
-    numbers = {name: each for name, each in held if not isinstance(each, Elements)}
-    return Origin(described.license, described.source, policy.digest, numbers)
+    held = dict(described.skills[skill])
+    return Origin(described.license, described.source, policy.digest, held)
 
 
 def _with_parameters(config: TrainConfig, settings: Sequence[str]) -> TrainConfig:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.skill_import.description import POSE, Elements, Held, Input, SkillDescription
+from policies.bundle.held import Elements, Held
+from policies.skill_import.description import POSE, Input, SkillDescription
 from policies.skill_import.outputs import POSITION, SAME, Outputs, named_fields
 from policies.skill_import.selection import Selection, SkillMapping
 from sim.errors import UserError, listed, unknown

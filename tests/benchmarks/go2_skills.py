@@ -73,9 +73,10 @@ def commands(bundle: Bundle) -> dict[str, tuple[float, float, float]]:
     found = {}
     for name in bundle.manifest.skills:
         origin = bundle.manifest.imported.get(name)
-        if origin is None or len(origin.constants.get(COMMAND, ())) != 3:
+        held = () if origin is None else origin.constants.get(COMMAND, ())
+        if not isinstance(held, tuple) or len(held) != 3:
             raise UserError(f"skill {name!r} of {bundle.source} has no constant {COMMAND!r} of 3")
-        vx, vy, wz = origin.constants[COMMAND]
+        vx, vy, wz = held
         found[name] = (vx, vy, wz)
     return found
 

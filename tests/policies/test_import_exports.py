@@ -12,6 +12,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from policies.bundle.bundle import load_bundle
+from policies.bundle.held import Elements
 from policies.bundle.imported_graph import check_imported
 from policies.bundle.runtime import Network, load_skills
 from policies.mlsh.presets import default_config
@@ -320,10 +322,10 @@ def test_each_skill_gives_the_policy_the_goal_that_it_names(tmp_path):
         given = rows[:, [0, 1, 2, 3, *goal]]
         expected = own(tmp_path / "policy" / "policy.onnx", given).clip(-1, 1)
         np.testing.assert_allclose(skill(rows), expected, atol=1e-5)
-    origins = found.bundle.manifest.imported
+    origins = load_bundle(tmp_path / "bundle").manifest.imported
     assert {name: origin.constants for name, origin in origins.items()} == {
-        "first": {},
-        "second": {},
+        "first": {"target": Elements("goals", (0, 1))},
+        "second": {"target": Elements("goals", (2, 3))},
     }
 
 

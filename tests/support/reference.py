@@ -28,6 +28,7 @@ from mlsh_ros.cli.interrupt import INTERRUPTED
 from mlsh_ros.control.faults import FAULTS
 from mlsh_ros.evaluation.measured import Measured
 from mlsh_ros.evaluation.scores import SCHEMA, Evaluation, SkillSharing, TaskScore
+from policies.bundle import held
 from policies.mlsh import config
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.presets import default_config
@@ -268,7 +269,7 @@ def skill_description() -> str:
         (foreign.SkillDescription, "The keys at the top level, beside `schema`."),
         (foreign.Input, "An entry of the list `observation`."),
         (foreign.Output, "`action`."),
-        (foreign.Elements, "Elements of a term, as the value of a constant in place of numbers."),
+        (held.Elements, "Elements of a term, as the value of a constant in place of numbers."),
         (foreign.InputHistory, "`history`."),
         (
             foreign.LeappDescription,
