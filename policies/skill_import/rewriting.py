@@ -213,9 +213,9 @@ def check_rows(model: ModelProto, path: Path) -> None:
 
 
 def _norm_axes(node: NodeProto, constants: Mapping[str, TensorProto], where: str) -> Iterator[int]:
-    said = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    said = {each.name: [*each.ints] or [each.i] for each in node.attribute}
     if node.op_type != "ReduceL2":
-        yield said.get("axis", -1)
+        yield said.get("axis", [-1])[0]
     elif len(node.input) > 1 and node.input[1]:
         given = constants.get(node.input[1])
         yield from [-1] if given is None else array_of(given, where).ravel().tolist()

@@ -34,6 +34,18 @@ class _UnknownError(Exception):
     """An operator whose result is not known, or too large."""
 
 
+NOT_COMPUTED = (
+    _UnknownError,
+    ValueError,
+    IndexError,
+    TypeError,
+    ArithmeticError,
+    KeyError,
+    AttributeError,
+)
+BROADCAST = ("Add", "Sub", "Mul", "Div", "Equal", "Where")
+
+
 def fold_shapes(model: ModelProto, path: Path) -> bool:
     """Make constants of what depends on shapes alone, and products with ones of an Expand.
 
@@ -89,7 +101,7 @@ class _Round:
             try:
                 with np.errstate(all="raise"):
                     found = self._value(node)
-            except (_UnknownError, ValueError, IndexError, TypeError, ArithmeticError, KeyError):
+            except NOT_COMPUTED:
                 found = None
             if found is not None and found.size <= MOST:
                 (name,) = node.output
@@ -97,10 +109,11 @@ class _Round:
                 self.made.add(name)
                 tensor = numpy_helper.from_array(found, name)
                 return helper.make_node("Constant", [], [name], value=tensor)
-        if node.op_type == "Expand" and len(node.input) == 2:
-            return self._expansion(node)
-        if node.op_type == "Reshape" and len(node.input) == 2:
-            return self._reshape(node)
+        if len(node.input) == 2 and len(node.output) == 1:
+            if node.op_type == "Expand":
+                return self._expansion(node)
+            if node.op_type == "Reshape":
+                return self._reshape(node)
         return node
 
     def _value(self, node: NodeProto) -> Array | None:
@@ -118,6 +131,8 @@ class _Round:
         of_shapes = any(name in self.made for name in node.input)
         if not of_shapes and any(a is not None and a.dtype.kind == "f" for a in given):
             return None  # weights stay as they are
+        if node.op_type in BROADCAST:
+            _bounded(np.array(np.broadcast_shapes(*(a.shape for a in given if a is not None))))
         found = np.asarray(FOLDED[node.op_type](attributes, *given))
         return found if found.dtype.type in TYPES.values() else None
 

@@ -1,6 +1,7 @@
 """What exporters of other trainers write becomes skills: outputs, velocities, goals."""
 
 import io
+import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -221,6 +222,52 @@ def test_constants_that_would_be_large_are_not_computed(tmp_path):
     ]
     with pytest.raises(UserError, match="operator 'ConstantOfShape' of 'zeros' depends on sizes"):
         read_policy(saved(tmp_path, foreign_policy.model(nodes, INPUTS, INPUTS, weights)))
+
+
+def test_three_shapes_do_not_make_a_cube(tmp_path):
+    """Where of 1,000 by 1,000 by 1,000 elements, 8 GB, is not computed."""
+    sizes = {"a": (1000, 1, 1), "b": (1, 1000, 1), "c": (1, 1, 1000)}
+    weights = {name: np.ones(shape, np.int64) for name, shape in sizes.items()}
+    nodes = [
+        helper.make_node("Equal", ["a", "a"], ["which"]),
+        helper.make_node("Where", ["which", "b", "c"], ["cube"]),
+        helper.make_node("ConstantOfShape", ["cube"], ["zeros"]),
+        helper.make_node("Add", ["obs", "zeros"], ["actions"]),
+    ]
+    made = foreign_policy.model(nodes, INPUTS, INPUTS, weights)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="operator 'Where'"):
+        read_policy(saved(tmp_path, made))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100e6
+
+
+def broken(kind, attribute, *inputs):
+    """An operator with an attribute of another type than it has."""
+    node = helper.make_node(kind, ["obs", *inputs], ["actions"])
+    node.attribute.add(name=attribute)  # of no type
+    return node
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        broken("LayerNormalization", "axis", "w"),
+        broken("ReduceL2", "axes"),
+        broken("Shape", "start"),
+        helper.make_node("Expand", ["obs", "w"], ["actions", "more"]),
+        helper.make_node("ConstantOfShape", ["one"], ["actions"], value=3),
+    ],
+    ids=lambda node: node.op_type,
+)
+def test_an_operator_of_another_form_is_one_line(tmp_path, node):
+    weights = {"w": np.ones(INPUTS, np.float32), "one": np.array([1], np.int64)}
+    nodes = [helper.make_node("Reshape", ["obs", "one"], ["x"]), node]
+    made = foreign_policy.model(nodes, INPUTS, INPUTS, weights)
+    with pytest.raises(UserError) as refused:
+        same(tmp_path, made)
+    one_line.checked(refused.value)
 
 
 def test_an_operator_of_the_action_itself_is_still_refused(tmp_path):
