@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+
+from sim.key_names import key_names
 
 Checked = TypeVar("Checked")
 # What pydantic calls by the types of Python, for people who write YAML and JSON.
@@ -55,12 +57,27 @@ def short(value: object, most: int = 80) -> str:
 
 
 def listed(texts: Iterable[str], separator: str = ", ", most: int = 250) -> str:
-    """Join as many texts as fit into `most` characters, at least one, and count the rest."""
+    """Join as many texts as fit into `most` characters, at least one, and count the rest.
+
+    A single text more is listed too: it says more than its number.
+    """
     known = list(texts)
     ends = accumulate(len(text) + len(separator) for text in known)
     fit = max(1, sum(end <= most for end in ends))
+    fit += len(known) - fit == 1
     left = len(known) - fit
     return separator.join([*known[:fit], *([f"and {left} more"] if left > 0 else [])])
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with what it counts: `1 episode`, `2 episodes`.
+
+    Args:
+        number: of the things.
+        noun: for one of them.
+        plural: for several; by default the noun with an s.
+    """
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def unknown(
@@ -82,9 +99,17 @@ def unknown(
     return UserError(f"no {kind} {short(given)}.{hint} Valid: {listed(known, most=200) or 'none'}")
 
 
-def invalid(where: object, error: ValidationError) -> UserError:
-    """Format a pydantic report as one line: location, key, problem, value."""
-    return UserError(f"{where}: {listed((text for text, _ in problems(error)), '; ')}")
+def invalid(
+    where: object, error: ValidationError, adapter: TypeAdapter[Any] | None = None
+) -> UserError:
+    """Format a pydantic report as one line: location, key, problem, value.
+
+    Args:
+        where: name of the file or of what else was read.
+        error: the report.
+        adapter: that made it, for the valid keys where one is not known.
+    """
+    return UserError(f"{where}: {listed((text for text, _ in problems(error, adapter)), '; ')}")
 
 
 def validated(adapter: TypeAdapter[Checked], data: object, where: object) -> Checked:
@@ -96,30 +121,57 @@ def validated(adapter: TypeAdapter[Checked], data: object, where: object) -> Che
     try:
         return adapter.validate_python(data)
     except ValidationError as error:
-        raise invalid(where, error) from None
+        raise invalid(where, error, adapter) from None
 
 
-def problems(error: ValidationError) -> list[tuple[str, object]]:
-    """Format a pydantic report, one entry per problem: the key and the problem; the value."""
+def problems(
+    error: ValidationError, adapter: TypeAdapter[Any] | None = None
+) -> list[tuple[str, object]]:
+    """Format a pydantic report, one entry per problem: the key and the problem; the value.
+
+    Args:
+        error: the report.
+        adapter: that made it, for the valid keys where one is not known.
+    """
     parts = []
-    for item in error.errors(include_url=False):
-        if item["type"] == "too_short" and item["input"]:
+    found = error.errors(include_url=False)
+    for item in found:
+        kind, value, loc = item["type"], item["input"], item["loc"]
+        inside = any(each["loc"][: len(loc)] == loc and each is not item for each in found)
+        if kind == "too_short" and value and inside:
             continue  # it is long enough, but pydantic counts only what is valid in it
-        place = (str(part)[:60] for part in item["loc"] if part not in (ALL, EACH))
-        key = ".".join(place) or "top level"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] != "value_error":  # pydantic's own wording
-            message = message[0].lower() + message[1:]
-        if item["type"] in ("too_short", "too_long"):
-            message = _counted(item["ctx"])
-        message = EXPECTED.get(item["type"], message)
-        said = item["type"] in ("missing", "value_error")
-        value = "" if said else f", got {short(item['input'])}"
-        parts.append((f"{key}: {message}{value}"[:300], item["input"]))
+        if kind == "unexpected_keyword_argument" and adapter is not None:
+            *outer, key = loc
+            place = _place(outer)
+            text = str(unknown("key", key, key_names(adapter, outer)))
+        elif _is_empty(item):
+            place, text = "", f"{_place(loc) or 'top level'} is empty"
+        else:
+            place, text = _place(loc) or "top level", item["msg"].removeprefix("Value error, ")
+            if kind != "value_error":  # pydantic's own wording
+                text = text[0].lower() + text[1:]
+            if kind in ("too_short", "too_long"):
+                text = _entries(item["ctx"])
+            text = EXPECTED.get(kind, text)
+            if kind not in ("missing", "value_error"):
+                text += f", got {short(value)}"
+        parts.append((": ".join(filter(None, (place, text)))[:300], value))
     return parts
 
 
-def _counted(context: Mapping[str, object]) -> str:
+def _place(loc: Iterable[int | str]) -> str:
+    return ".".join(str(part)[:60] for part in loc if part not in (ALL, EACH))
+
+
+def _is_empty(item: Any) -> bool:
+    """True if a report says that nothing was given where something is needed."""
+    kind, value = item["type"], item["input"]
+    if kind in ("too_short", "string_too_short"):
+        return bool(item["ctx"]["min_length"] == 1)
+    return value is None and kind.endswith(("_type", "_parsing"))
+
+
+def _entries(context: Mapping[str, object]) -> str:
     """The number of entries that a list or mapping has to have."""
     end = "min" if "min_length" in context else "max"
     count = context[f"{end}_length"]

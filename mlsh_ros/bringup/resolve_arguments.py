@@ -138,7 +138,8 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     masters = bundle.manifest.masters
     if not masters:
         raise UserError(
-            f"bundle {bundle.manifest.name!r} has no master yet, which selects its skills"
+            f"bundle {bundle.manifest.name!r} has no master yet, which selects its skills; "
+            "`mlsh finetune` trains one"
         )
     master = values["master"] or next(iter(masters))
     task = values["task"] or masters[master].task

@@ -7,6 +7,7 @@ from mlsh_ros.cli.options import BindingsFile, BundleName
 from mlsh_ros.evaluation.number_format import amount, percent
 from policies.bundle.bundle import Bundle
 from policies.bundle.bundle_files import read_files
+from sim.errors import counted
 from sim.interface import ActionTerm, ObservationTerm, ranges
 
 
@@ -35,13 +36,15 @@ def check_bundle(
 
 def describe_topics(bundle: Bundle) -> None:
     """Print where the terms are in ROS."""
-    table = make_table("term", "topic", "type", "fields")
+    table = make_table("term", "topic", "type", "fields", "required values")
     terms: tuple[ObservationTerm | ActionTerm, ...] = (
         *bundle.interface.observation,
         *bundle.interface.action,
     )
     for term in terms:
-        table.add_row(term.name, term.ros.topic, term.ros.type, ", ".join(term.ros.fields))
+        ros = term.ros
+        required = ", ".join(f"{path}: {value}" for path, value in ros.required_values) or "none"
+        table.add_row(term.name, ros.topic, ros.type, ", ".join(ros.fields), required)
     console.print(table)
 
 
@@ -56,9 +59,10 @@ def show_bundle(bundle: Bundle) -> None:
         f"{m.interface.control_dt:g} s"
     )
     made = f"trained on {m.family.name}, seed {m.provenance.seed}, {m.provenance.steps:,} steps"
+    period, lead = counted(m.decision_ticks, "tick"), counted(m.decision_lead, "tick")
     say(
-        f"  {len(m.skills)} skills {'imported' if m.imported else made}; a decision every "
-        f"{m.decision_ticks} ticks, taken {m.decision_lead} tick(s) ahead"
+        f"  {counted(len(m.skills), 'skill')} {'imported' if m.imported else made}; a decision "
+        f"every {period}, taken {lead} ahead"
     )
     for name, digest in zip(m.skills, bundle.skill_hashes(), strict=True):
         say(f"  {name}  sha256 {digest[:16]}")

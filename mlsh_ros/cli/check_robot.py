@@ -9,7 +9,7 @@ from rich.table import Table
 
 from mlsh_ros.cli.console import Screen, console, say
 from mlsh_ros.cli.options import number
-from sim.errors import UserError
+from sim.errors import UserError, counted
 from sim.interface import ActionTerm, Interface, ObservationTerm, spread
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ def check_robot(
         verdict = "no errors, but not every command was tested"
     if loose:
         verdict = "no errors, but it does not stay where `safe_command` holds it"
-    say(f"robot {interface.robot}: {verdict}, {len(found)} warning(s)")
+    say(f"robot {interface.robot}: {verdict}, {counted(len(found), 'warning')}")
 
 
 def _refuse(folder: object, wrong: list[str]) -> None:
     if len(wrong) > 1:
         for number, each in enumerate(wrong, 1):
             say(f"{number:3}. {each}")
-        raise UserError(f"{folder}: {len(wrong)} errors")
+        raise UserError(f"{folder}: {counted(len(wrong), 'error')}")
     text = wrong[0]
     raise UserError(text if str(folder) in text else f"{folder}: {text}")
 
@@ -152,7 +152,7 @@ def _show(interface: Interface, model: mujoco.MjModel) -> None:
 def _show_trial(interface: Interface, trial: StepTestReport, seconds: float) -> None:
     units = {term.name: term.unit for term in interface.observation}
     moved = {n: float((high - trial.held.low[n]).max()) for n, high in trial.held.high.items()}
-    words = [f"{name} {moved[name]:.2g} {units[name]}" for name in moved if moved[name] > STILL]
+    words = [_amount(name, moved[name], units[name]) for name in moved if moved[name] > STILL]
     shown = f"what moves, and by how much: {', '.join(words)}" if words else "nothing moves"
     say(f"held at its safe command for {seconds:g} s: {shown}")
     table = _table("driven to", "gain", "lag (ms)", "worst error", "beyond tolerance (s)")
@@ -161,6 +161,10 @@ def _show_trial(interface: Interface, trial: StepTestReport, seconds: float) -> 
     for drive in trial.drives:
         table.add_row(*_cells(drive))
     _print(table)
+
+
+def _amount(name: str, moved: float, unit: str) -> str:
+    return f"{name} {moved:.2g}" + ("" if unit == "1" else f" {unit}")
 
 
 def _cells(drive: StepTest) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from mlsh_ros.cli.options import (
     whole,
 )
 from mlsh_ros.evaluation.number_format import amount, percent
+from sim.errors import counted
 
 if TYPE_CHECKING:
     from policies.bundle.adaptation import AdaptationPoint
@@ -90,7 +91,9 @@ def eval_transfer(
     results: list[Transferred] = []
 
     def kept() -> str:
-        return f"{target} has {len(results)} results" if results else "nothing was written"
+        return (
+            f"{target} has {counted(len(results), 'result')}" if results else "nothing was written"
+        )
 
     with interrupted(kept):
         for result in recorded(learned, target, overwrite=overwrite):

@@ -178,6 +178,8 @@ def _drive(
 
 def show(result: Evaluation) -> None:
     """Print the score table."""
+    from policies.bundle.manifest import skill_names
+
     heads = ["episodes", "return", "optimum", "normalized", "success", "usage", "switches"]
     heads += ["late", "lateness p99", "compute p50", "p99 (ms)"]
     table = make_table("task", "master", right=heads, gap=1)
@@ -199,6 +201,9 @@ def show(result: Evaluation) -> None:
             milliseconds(line.compute_p99),
         )
     console.print(table)
+    names = result.bundle.manifest.skills
+    if names != skill_names(len(names)):  # numbers say themselves which column is whose
+        say(f"usage: {', '.join(names)}")
     if any(line.normalized > 1 for line in result.lines):
         say(
             "more than 100 %: the return exceeds that of the reference controller, which is not "

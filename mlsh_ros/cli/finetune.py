@@ -24,6 +24,7 @@ from mlsh_ros.cli.options import (
     whole,
 )
 from mlsh_ros.evaluation.number_format import percent
+from sim.errors import counted
 
 if TYPE_CHECKING:
     from policies.bundle.bundle import Bundle
@@ -44,7 +45,12 @@ def finetune(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the new bundle. Default: under runs/."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the new bundle; if it is the folder of the given one, the masters are "
+            "added to that. Default: under runs/.",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the new master. Default: the task's name.")
@@ -165,6 +171,7 @@ def finetune(
     recorded = None
     if recordings:
         recorded = _read_recordings(recordings, loaded, wanted, reward_topic)
+    in_place = _is_at(loaded, target)
     with bundle_interrupted(target):
         result = learn(
             loaded,
@@ -195,6 +202,8 @@ def finetune(
             baseline=plan.baseline,
         )
     found.write(*files, overwrite=overwrite)
+    if in_place:
+        say(_added(target, loaded, list(result.masters)))
     _show(found)
     # Numbers of a topic may have another unit than the task's rewards in simulation.
     for line in remarks(result, same_unit=reward_topic is None):
@@ -214,6 +223,25 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def _is_at(bundle: Bundle, target: Path) -> bool:
+    try:
+        return target.samefile(bundle.source)
+    except OSError:
+        return False
+
+
+def _added(target: Path, before: Bundle, names: list[str]) -> str:
+    """One line on the masters of a bundle that was changed where it stands."""
+    there = [name for name in names if name in before.manifest.masters]
+    kinds = {"replaced": there, "added": [name for name in names if name not in there]}
+    said = (
+        f"{'master' if len(each) == 1 else 'masters'} {', '.join(map(repr, each))} {what}"
+        for what, each in kinds.items()
+        if each
+    )
+    return f"{target}: {'; '.join(said)}"
+
+
 def _read_recordings(
     paths: list[Path], bundle: Bundle, task: TaskId, reward_topic: str | None
 ) -> list[list[Episode]]:
@@ -223,7 +251,8 @@ def _read_recordings(
     tasks = select_tasks(bundle, task)
     recorded = read_episodes(paths, bundle, tasks, reward_topic, note=lambda text: say(text))
     decisions = sum(len(each.skill) for each in recorded[0])
-    say(f"recorded: {len(recorded[0])} episodes, {decisions} decisions")
+    counts = counted(len(recorded[0]), "episode"), counted(decisions, "decision")
+    say(f"recorded: {', '.join(counts)}")
     return recorded
 
 

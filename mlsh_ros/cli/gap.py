@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mlsh_ros.cli.argument_order import check_order
 from mlsh_ros.cli.console import say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
@@ -63,6 +64,7 @@ def gap(
     from mlsh_ros.sim2real.gap.report import render
     from sim.files.output import check_place, write_result
 
+    check_order("mlsh gap BUNDLE RECORDING", bundle=bundle, recording=str(bags[0]))
     gates = [_gate(text) for text in fail_above or []]
     files = [output / "gap.json", output / "gap.html"]
     for file in files:

@@ -20,6 +20,7 @@ from mlsh_ros.cli.options import (
     TaskName,
     number,
 )
+from sim.errors import counted
 
 if TYPE_CHECKING:
     from mlsh_ros.evaluation.case import EvaluationCase
@@ -77,7 +78,7 @@ def play(
             on_picture=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     size = output.stat().st_size
-    say(f"{output}: {len(scenes)} episodes, {size / 1e3:,.0f} kB")
+    say(f"{output}: {counted(len(scenes), 'episode')}, {size / 1e3:,.0f} kB")
 
 
 def take(cases: Sequence[EvaluationCase], episodes: int, seed: int) -> list[Trajectory]:

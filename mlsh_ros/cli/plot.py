@@ -19,6 +19,7 @@ from mlsh_ros.cli.options import (
     TaskName,
 )
 from mlsh_ros.cli.play import take
+from sim.errors import counted
 
 
 def plot(
@@ -54,4 +55,4 @@ def plot(
     title = f"bundle {manifest.name} on {body.name}, {each} per task, seed {seed}"
     figure = draw_birdseye(body, takes, skills=manifest.skills, title=title)
     write_birdseye(figure, output, overwrite=overwrite)
-    say(f"{output}: {len(takes)} episodes")
+    say(f"{output}: {counted(len(takes), 'episode')}")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlsh_ros.cli.argument_order import check_order
 from mlsh_ros.cli.console import say
 from mlsh_ros.cli.options import BundleName
 from policies.bundle.bundle import Bundle, load_bundle
+from sim.errors import counted
 
 if TYPE_CHECKING:
     from mlsh_ros.recording.bag_reader import Recording
@@ -44,6 +46,7 @@ def replay(
     from mlsh_ros.recording.bag_reader import Recording
     from mlsh_ros.recording.replay import replay as compare
 
+    check_order("mlsh replay RECORDING BUNDLE", recording=str(bag), bundle=bundle)
     recording, loaded = Recording(bag), load_bundle(bundle)
     _introduce(recording, loaded)
     result = compare(recording, loaded, master=master, stochastic=stochastic)
@@ -70,7 +73,14 @@ def _introduce(recording: Recording, bundle: Bundle) -> None:
 
 
 def _report(result: Result, whole: bool) -> None:
-    counts = f"{result.sessions} sessions, {result.ticks} ticks, {result.decisions} decisions"
+    counts = ", ".join(
+        counted(number, kind)
+        for number, kind in (
+            (result.sessions, "session"),
+            (result.ticks, "tick"),
+            (result.decisions, "decision"),
+        )
+    )
     equal = "all equal" if whole else "equal as far as recorded"
     say(f"{counts}, {equal}" if result.equal else counts)
     for kind, first, number, total in (

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from mlsh_ros.cli.argument_order import check_order
 from mlsh_ros.cli.console import say
 from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.options import (
@@ -81,6 +82,7 @@ def sysid(
     from sim.files.output import check_place, write_file
     from sim.randomization.schema import RANGES, load_ranges, load_sim_params
 
+    check_order("mlsh sysid BUNDLE RECORDING", bundle=bundle, recording=str(bags[0]))
     check_place(output, overwrite=overwrite)
     logging.getLogger("absl").setLevel(logging.ERROR)  # of numbers that start at a bound
     where = Where.of(namespace, topic or ())

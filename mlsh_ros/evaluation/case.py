@@ -74,6 +74,12 @@ def _choose(bundle: Bundle, task: TaskId | None, master: str | None) -> list[tup
         return [(task or masters[master].task_id, master)]
     if task is None:
         return [(entry.task_id, name) for name, entry in masters.items()]
+    if task.name is None:
+        known = ", ".join(e.task for e in masters.values() if e.task_id.family == task.family)
+        raise UserError(
+            f"task {str(task)!r} names a family only; give one task, or leave it out to evaluate "
+            f"every task that has a master. Valid: {known or 'no task of this family'}"
+        )
     resolve_task(bundle, task)
     own = [(task, name) for name, entry in masters.items() if entry.task_id == task]
     if not own:

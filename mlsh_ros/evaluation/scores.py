@@ -269,6 +269,7 @@ def _sharing(
         by_state=float(binary_entropy(used).max(axis=1).mean()),
         distance=distance,
         trained_elsewhere=family != bundle.manifest.family.name or bool(bundle.manifest.imported),
+        imported=bool(bundle.manifest.imported),
     )
     return SkillSharing(
         family=family,

@@ -143,7 +143,8 @@ def load_bundle(name: str | Path) -> Bundle:
         UserError: the bundle is invalid; one line with the reason.
     """
     shipped = {each: PRETRAINED / each for each in pretrained_names()}
-    path = name if isinstance(name, Path) else find("bundle", name, shipped, _not_a_robot(name))
+    also = f"; or the path of a folder or zip file that exists{_not_a_robot(str(name))}"
+    path = name if isinstance(name, Path) else find("bundle", name, shipped, also)
     with opened(path) as (names, read):
         return _load(names, read, path)
 

@@ -44,6 +44,10 @@ def opened(path: Path) -> Iterator[tuple[list[str], Read]]:
         return
     if not path.is_file():
         raise UserError(f"{path}: neither a folder nor a zip file")
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(
+            f"{path}: is not a bundle; mlsh import-skill makes one of a description of skills"
+        )
     with ExitStack() as stack:
         with _archive_errors(path):
             stream = stack.enter_context(path.open("rb"))

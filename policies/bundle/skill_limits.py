@@ -57,7 +57,7 @@ def read_skill_limits(path: Path, skills: Sequence[str], interface: Interface) -
         limits = _ADAPTER.validate_python(data)
         check_skill_limits(limits, skills, interface)
     except ValidationError as error:
-        raise invalid(path, error) from None
+        raise invalid(path, error, _ADAPTER) from None
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     return limits

@@ -36,14 +36,18 @@ class OffPolicyUpdate:
     alone: list[Floats]
     not_finite: str  # the tasks whose values are no numbers any more; empty if all are
     skills: tuple[str, ...]  # names of the K skills
+    tasks: tuple[str, ...]  # of each master
     reference_returns: list[ReferenceReturns]  # of each master's task
 
     def describe(self) -> str:
         """Describes the returns of single skills, if they are compared, and the agreement."""
         limits = self.reference_returns[: len(self.alone)]
         compared = zip(self.alone, limits, strict=True)
+        first = [describe(each, self.skills, limit) for each, limit in compared]
+        if len(set(first)) > 1:
+            first = [f"{task}: {said}" for task, said in zip(self.tasks, first, strict=True)]
         # What masters have in common is said once.
-        first = {describe(each, self.skills, limit): None for each, limit in compared}
+        first = list(dict.fromkeys(first))
         sure = f"{min(self.agreement):.0%} of the decisions are settled"
         return "; ".join([*first, sure])
 
@@ -120,6 +124,7 @@ class OffPolicyLearner:
             alone=[returns_alone(replay.episodes, self.skills) for replay in compared],
             not_finite=self.not_finite(),
             skills=self.skill_names,
+            tasks=tuple(self.learner.family.tasks[task] for task in self.learner.env.tasks),
             reference_returns=[limits[task] for task in self.learner.env.tasks],
         )
 

@@ -76,7 +76,8 @@ def adaptation_image(
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     axes[0].set_ylabel("greedy return")
-    axes[0].legend(fontsize=8, loc="center right")
+    lines, labels = axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, fontsize=8, loc="outside lower center", ncols=len(labels))
     figure.suptitle(f"Learning {next(iter(curves))}" if one else f"Learning {len(curves)} tasks")
     return to_png(figure)
 

@@ -26,6 +26,13 @@ ALIKE = 0.1
 MISSED = 0.12  # of the best score: a skill whose absence costs less is not needed
 
 
+# To try where the skills were imported.
+OF_IMPORTED = [
+    "more episodes (mlsh finetune --updates 40)",
+    "another mlsh import-skill --decision-ticks",
+]
+
+
 class Verdict(str, Enum):
     """Result of a training or of an evaluation."""
 
@@ -49,6 +56,7 @@ class Evidence:
     # (K,) score of each skill alone, by task; empty: not known.
     alone: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     trained_elsewhere: bool = False  # the skills were learned on other tasks, and are as they are
+    imported: bool = False  # the skills are of another trainer, and no setting of ours is theirs
 
     @property
     def poor(self) -> dict[str, float]:
@@ -141,7 +149,7 @@ def explain(evidence: Evidence, method: MlshConfig | None = None) -> str:
         Verdict.NEEDS_SEQUENCE: "masters have to change skills within an episode",
     }
     told = f" ({measured[verdict]})" if verdict in measured else ""
-    advice = _advice(verdict, evidence, method)
+    advice = OF_IMPORTED if evidence.imported else _advice(verdict, evidence, method)
     return f"{verdict.value}{told}: {tasks}" + (f". Try {', '.join(advice)}" if advice else "")
 
 

@@ -86,12 +86,12 @@ TRAINING: tuple[Change, ...] = (
     _value("mlsh.probe", "relative", "centered"),
     _value("mlsh.master_advantage", "centred", "centered"),
 )
-CONFIG, SIM_PARAMS = "config.yaml", "sim parameters"
+CONFIG, SIM_PARAMS, MANIFEST = "config.yaml", "sim parameters", "manifest.json"
 CHANGES: dict[str, tuple[Change, ...]] = {
     "robot.yaml": ROBOT,
     SIM_PARAMS: (),
     CONFIG: TRAINING,
-    "manifest.json": (
+    MANIFEST: (
         *_in("interface", ROBOT),
         *_in("provenance.config", TRAINING),
         *_in("masters.*.provenance.config", TRAINING),
@@ -121,6 +121,25 @@ def check_schema(data: Mapping[str, Any], kind: str, file: object, migrate: Path
         raise UserError(
             f"{file}: {names}. To rename them: mlsh migrate {shlex.quote(str(migrate))}"
         )
+    check_number(schema, file, in_json=kind == MANIFEST)
+
+
+def check_number(schema: object, file: object, *, in_json: bool = False) -> None:
+    """Refuse a schema that is not the one of this version.
+
+    Args:
+        schema: as in the file; None: it has none.
+        file: what it is called in an error.
+        in_json: False: it is YAML, where the schema is on a line of its own.
+
+    Raises:
+        UserError: names the one that is expected.
+    """
+    if schema is None:
+        where = (
+            f"{SCHEMA} is expected" if in_json else f"the first line has to be schema: {SCHEMA}"
+        )
+        raise UserError(f"{file}: schema is missing; {where}")
     if type(schema) is not int or schema != SCHEMA:
         raise UserError(f"{file}: schema {short(schema)} is not known. Valid: {SCHEMA}")
 

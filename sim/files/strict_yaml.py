@@ -65,7 +65,7 @@ def _parsed(text: bytes | str, where: str) -> Any:
     try:
         return _Values().of(node)
     except (yaml.YAMLError, UnicodeError) as error:
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise _refused(where, error) from None
     except RecursionError:
         raise UserError(f"{where}: not YAML: nested too deeply") from None
 
@@ -80,7 +80,7 @@ def compose(text: bytes | str, where: object) -> yaml.Node | None:
         loader = _Loader(text.decode() if isinstance(text, bytes) else text)
         return loader.get_single_node()
     except (yaml.YAMLError, UnicodeError) as error:
-        raise UserError(f"{where}: not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise _refused(where, error) from None
     except RecursionError:
         raise UserError(f"{where}: not YAML: nested too deeply") from None
 
@@ -187,7 +187,7 @@ class _Values:
             if not isinstance(key, yaml.ScalarNode):
                 raise _error("a key is a list or a mapping; text is expected", node)
             if key.value in data:
-                raise _error(f"key {short(key.value)} is given twice", node)
+                raise _error(f"key {short(key.value)} is given twice", key)
             data[_written(key.value)] = self.of(value)
         return data
 
@@ -210,6 +210,11 @@ def _plain(node: yaml.ScalarNode) -> Any:
 def _written(text: str) -> str:
     text.encode()  # half of a pair of characters cannot be written down again
     return text
+
+
+def _refused(where: object, error: Exception) -> UserError:
+    said = " ".join(str(error).split()).replace('in "<unicode string>", ', "in ")
+    return UserError(f"{where}: not YAML: {said[:200]}")
 
 
 def _error(problem: str, node: yaml.Node) -> yaml.YAMLError:

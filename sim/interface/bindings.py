@@ -16,8 +16,8 @@ from pydantic import Field, RootModel, TypeAdapter, ValidationError, model_valid
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.errors import UserError, invalid, unknown
-from sim.files.migrations import SCHEMA
+from sim.errors import UserError, invalid, unknown, validated
+from sim.files.migrations import check_number
 from sim.files.strict_yaml import read_mapping
 from sim.interface.interface import Interface
 from sim.interface.message_paths import PathText
@@ -82,8 +82,7 @@ def read_bindings(path: Path) -> Bindings:
         UserError: it is missing, no YAML mapping, of another schema, or invalid.
     """
     data = read_mapping(path)
-    if (schema := data.pop("schema", None)) != SCHEMA or isinstance(schema, bool):
-        raise UserError(f"{path}: schema {schema!r} is not known. Valid: {SCHEMA}")
+    check_number(data.pop("schema", None), path)
     return bindings_from_dict(data, str(path))
 
 
@@ -93,10 +92,7 @@ def bindings_from_dict(data: object, where: str) -> Bindings:
     Raises:
         UserError: one line that names `where` and the key.
     """
-    try:
-        return _ADAPTER.validate_python(data)
-    except ValidationError as error:
-        raise invalid(where, error) from None
+    return validated(_ADAPTER, data, where)
 
 
 def bind(interface: Interface, bindings: Bindings, where: object) -> Interface:

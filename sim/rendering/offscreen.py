@@ -39,7 +39,8 @@ SUFFIXES = (".mp4", ".gif", ".png")
 MAX_PICTURES = 240  # in a GIF; longer films show every second tick, or every third, ...
 MAX_RATE = 30  # pictures per second of a film; of faster ticks it shows every second, ...
 COLORS = 256  # in a GIF's palette
-INK, MUTED = (28, 38, 51), (91, 104, 121)  # text
+INK, MUTED = (28, 38, 51), (64, 74, 89)  # text
+PAPER = (255, 255, 255, 215)  # behind the text, which has to be read before any scene
 
 
 class NoGraphics(UserError):  # noqa: N818  a state of the machine, not a bug
@@ -213,14 +214,18 @@ class OffscreenRenderer:
 
 def _write(picture: Image.Image, title: str, frame: Frame) -> None:
     """Draw title and caption at the top, with a swatch of the skill's color."""
-    pen = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(picture, "RGBA")
     unit = picture.height / 22  # a line of text
     pad = 0.6 * unit
-    pen.text((pad, pad), title, INK, ImageFont.load_default(size=unit * 1.05))
+    large = ImageFont.load_default(size=unit * 1.05)
+    small = ImageFont.load_default(size=unit * 0.85)
     top = pad + 1.55 * unit
+    right = max(pad + large.getlength(title), pad + 1.25 * unit + small.getlength(frame.caption))
+    box = (pad / 2, pad / 2, right + pad / 2, top + 1.3 * unit)
+    pen.rounded_rectangle(box, unit / 4, PAPER)
+    pen.text((pad, pad), title, INK, large)
     swatch = tuple(round(255 * part) for part in frame.color)
     pen.rounded_rectangle((pad, top, pad + 0.8 * unit, top + 0.8 * unit), unit / 5, swatch)
-    small = ImageFont.load_default(size=unit * 0.85)
     pen.text((pad + 1.25 * unit, top - 0.08 * unit), frame.caption, MUTED, small)
 
 

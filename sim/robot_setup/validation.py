@@ -57,10 +57,11 @@ def find_errors(folder: Path) -> list[str]:
     found = [explain(place) for place in todos(data)]
     for key in SIMULATION_ONLY:
         data.pop(key, None)  # checked with the model
+    adapter = TypeAdapter(Interface)
     try:
-        TypeAdapter(Interface).validate_json(json.dumps(data, default=str), strict=False)
+        adapter.validate_json(json.dumps(data, default=str), strict=False)
     except ValidationError as error:
-        found += [text for text, value in problems(error) if not _open(value)]
+        found += [text for text, value in problems(error, adapter) if not _open(value)]
     if found:
         return found
     try:

@@ -55,6 +55,7 @@ def test_a_long_value_does_not_make_a_long_error():
     assert len(str(unknown("robot", "a" * 10**6, ["b" * 10**6] * 500))) < 450
     assert listed(["one", "two"]) == "one, two"
     assert listed(["a" * 200, "b" * 200, "c"]) == "a" * 200 + ", and 2 more"
+    assert listed(["a" * 200, "b" * 200]) == f"{'a' * 200}, {'b' * 200}"  # says more than "1 more"
     assert listed([]) == ""
 
 
@@ -105,6 +106,20 @@ def test_yaml_has_plain_values_only(text, value):
     read = parse_yaml(text, "here")
     assert read == value
     assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\nb: 2\nb: 3", "key 'b' is given twice in line 3, column 1: b: 3 ^"),
+        ("a: [1", "while parsing a flow sequence in line 1, column 4: "),
+    ],
+)
+def test_what_is_no_yaml_says_in_which_line(text, said):
+    with pytest.raises(UserError) as raised:
+        parse_yaml(text, "here")
+    assert str(raised.value).startswith(f"here: not YAML: {said}")
+    assert "<unicode string>" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,10 @@ WRONG = {
     "mode": (["evaluate", B, "--mode", "fast"], "no mode 'fast'", "realtime, lockstep"),
     "master": (["evaluate", B, "--master", "goal"], "no master 'goal'", "goal-0, goal-1"),
     "task": (["evaluate", B, "--task", f"{B}/goal-9"], "no task", f"{B}/goal-1"),
-    "family as task": (["evaluate", B, "--task", B], "names a family only"),
+    "family as task": (
+        ["evaluate", B, "--task", B],
+        "names a family only; give one task, or leave it out",
+    ),
     "task of others": (
         ["evaluate", B, "--task", "ring_bandits/sector-0"],
         "no master of bundle",

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from mlsh_ros.cli import main as cli
+from policies.bundle.bundle import PRETRAINED
 from policies.experiments import run_comparison
 from sim.errors import UserError
 from sim.physics.robot_model import ROBOTS
@@ -332,6 +333,18 @@ def assert_refuses_settings(mlsh, tmp_path, settings, said, *words):
     result = mlsh("finetune", B, "--task", f"{B}/goal-0", "--name", "x", "--no-baseline", *words)
     assert_refused(result, said)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_that_is_changed_where_it_stands_says_what_is_new(mlsh, tmp_path):
+    shutil.copytree(PRETRAINED / B, tmp_path / "mine")
+    words = ["--task", "ring_bandits/sector-0", "--no-baseline", "--updates", "1"]
+    for more, said in (([], "added"), (["--overwrite-master", "--overwrite"], "replaced")):
+        code, out, err = mlsh("finetune", "mine", *words, "-o", "mine", *more)
+        assert code == 0, err
+        assert f"mine: master 'sector-0' {said}\n" in out
+    code, out, err = mlsh("finetune", "mine", *words, "-o", "other", "--overwrite-master")
+    assert code == 0, err
+    assert "master 'sector-0'" not in out
 
 
 def test_finetune_of_another_family_has_that_family_s_parameters(mlsh):

@@ -41,7 +41,7 @@ def test_a_sound_robot_is_shown_with_its_addresses(tmp_path):
         "odom Odometry twist.twist.linear.y",
         "velocity 0.5 for 0.5 s",
         "base_velocity.1 at 1",
-        "robot omni: sound, 0 warning(s)",
+        "robot omni: sound, 0 warnings",
     ):
         assert words in out
 
@@ -49,7 +49,7 @@ def test_a_sound_robot_is_shown_with_its_addresses(tmp_path):
 def test_the_shipped_go2_is_sound_and_stands(tmp_path):
     status, out = run(["check-robot", "go2"], tmp_path)
     assert status == 0
-    assert out.splitlines()[-1] == "robot go2: sound, 5 warning(s)"
+    assert out.splitlines()[-1] == "robot go2: sound, 5 warnings"
     assert "does not stand" not in out
 
 

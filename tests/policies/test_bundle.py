@@ -275,7 +275,10 @@ REFUSED = {
     # Manifest, as by a forger
     "schema 3": (edit("schema", 3, signed=True), (MANIFEST, "schema 3 is not known. Valid: 2")),
     "schema 1": (edit("schema", 1, signed=True), (MANIFEST, "blend is smoothing_time now")),
-    "schema lacks": (edit("schema", None, signed=True), (MANIFEST, "schema None")),
+    "schema lacks": (
+        edit("schema", None, signed=True),
+        (MANIFEST, "schema is missing; 2 is expected"),
+    ),
     "unknown key": (edit("color", "red", signed=True), ("color",)),
     "L 2": (edit("decision_lead", 2, signed=True), ("decision_lead",)),
     "N 0": (edit("decision_ticks", 0, signed=True), ("decision_ticks",)),
@@ -304,7 +307,10 @@ REFUSED = {
         ("skills/0.onnx", "for 6 inputs"),
     ),
     "not JSON": (lambda p: (p / MANIFEST).write_text("{"), (MANIFEST, "not JSON")),
-    "a list": (lambda p: (p / MANIFEST).write_text("[]"), (MANIFEST, "schema None")),
+    "a list": (
+        lambda p: (p / MANIFEST).write_text("[]"),
+        (MANIFEST, "schema is missing; 2 is expected"),
+    ),
     "deep": (lambda p: (p / MANIFEST).write_text("[" * 100_000), (MANIFEST, "not JSON")),
     "binary": (lambda p: (p / MANIFEST).write_bytes(b"\xff\x00"), (MANIFEST, "not JSON")),
     # Graphs

@@ -234,7 +234,7 @@ def test_unknown_keys_are_refused_by_name(section):
     data = config_to_dict(small_config())
     (data[section] if section else data)["color"] = 1
     text = refusal(config_from_dict, data, "here")
-    assert f"{section + '.' if section else ''}color" in text
+    assert f"here: {section + ': ' if section else ''}no key 'color'. Valid: " in text
 
 
 def test_numbers_survive_in_full_precision(tmp_path):

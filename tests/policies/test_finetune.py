@@ -25,7 +25,7 @@ from policies.training.adapt import (
     greedy_scores,
 )
 from policies.training.finetune import add_masters, finetune, install_skills, task_config
-from policies.training.finetune_plot import plot_adaptation, write_curves
+from policies.training.finetune_plot import adaptation_image, plot_adaptation, write_curves
 from policies.training.run import environment
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
@@ -407,6 +407,18 @@ def test_curves_are_written(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
     (tmp_path / "file").write_text("")
     assert "could not be written" in refusal(write_curves, two, tmp_path / "file" / "x.csv")
+
+
+def test_the_legend_of_the_curves_hides_none_of_them(monkeypatch):
+    monkeypatch.setattr("policies.training.finetune_plot.to_png", lambda figure: figure)
+    curve = [AdaptationPoint(i, 400 * i, 0.5 * i, 10.0 + i, 0.25) for i in range(3)]
+    limits = {OTHER: ReferenceReturns(random=2, task_blind=20, optimum=40)}
+    figure = adaptation_image({OTHER: {"master only": curve}}, limits, 50)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(axes.get_window_extent()) for axes in figure.axes)
+    assert [text.get_text() for text in legend.get_texts()] == ["master only", "optimum", "random"]
 
 
 def test_a_goal_that_training_did_not_see_is_found():

@@ -318,7 +318,7 @@ def test_what_is_not_supported_or_does_not_fit_is_one_line(tmp_path, change, sai
     [
         ({"control_dt": 0.005}, "control_dt is 0.005 s, the frequency in "),
         ({"leapp": "other.yaml"}, "other.yaml does not exist"),
-        ({"observation": []}, "observation: "),
+        ({"observation": []}, "no key 'observation'. Valid: leapp, "),
         ({"license": ...}, "license: field required"),
         ({"terms": {"gyro": "angular_velocity"}}, "that `terms` names: 'gyro'."),
         (

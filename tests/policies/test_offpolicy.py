@@ -11,7 +11,7 @@ from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.offpolicy.evaluation import FEWEST, estimate_return
 from policies.offpolicy.features import Features
-from policies.offpolicy.learner import OffPolicyLearner
+from policies.offpolicy.learner import OffPolicyLearner, OffPolicyUpdate
 from policies.offpolicy.replay import Episode, Replay
 from policies.offpolicy.skill_regression import SkillRegression
 from policies.offpolicy.skill_returns import describe, returns_alone
@@ -184,6 +184,23 @@ def test_a_skill_that_has_not_run_has_no_return():
     np.testing.assert_array_equal(found, [44, np.nan, 0])
     said = describe(found, ["a", "b", "c"], LIMITS)
     assert said == "not every skill has run alone yet (a 44, c 0)"
+
+
+def test_of_several_tasks_each_line_names_its_own():
+    update = OffPolicyUpdate(
+        agreement=[0.5, 0.75],
+        alone=[np.array([44.0, np.nan]), np.array([1.0, np.nan])],
+        not_finite="",
+        skills=("a", "b"),
+        tasks=("goal-0", "goal-1"),
+        reference_returns=[LIMITS, LIMITS],
+    )
+    assert update.describe() == (
+        "goal-0: not every skill has run alone yet (a 44); "
+        "goal-1: not every skill has run alone yet (a 1); 50% of the decisions are settled"
+    )
+    alike = replace(update, alone=[update.alone[0], update.alone[0]])
+    assert alike.describe().startswith("not every skill has run alone yet (a 44); 50%")
 
 
 def test_one_skill_has_nothing_to_be_compared_with():

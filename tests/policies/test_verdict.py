@@ -240,6 +240,18 @@ def test_what_is_tried():
     assert "mlsh finetune" in explain(sequence, small_config().mlsh)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_settings_of_a_training_are_not_advised_for_imported_skills(case):
+    evidence = replace(CASES[case][0], imported=True)
+    text = explain(evidence, small_config().mlsh)
+    assert "--set" not in text
+    assert (text == "") == (judge(evidence) is Verdict.SERVED)
+    assert not text or text.endswith(
+        ". Try more episodes (mlsh finetune --updates 40), another mlsh import-skill "
+        "--decision-ticks"
+    )
+
+
 def test_what_is_off_is_tried_first_against_collapse():
     collapsed, _ = CASES["both skills go to goal 0"]
     method = replace(small_config().mlsh, probe="none", reset_skill_below=0.0)

@@ -111,8 +111,14 @@ WRONG = [
         {"action": {"velocity": {"topic": "x"}}},
         "no action term 'velocity'. Did you mean 'base_velocity'?",
     ),
-    ({"observation": {"position": {"unit": "mm"}}}, "observation.position.unit"),
-    ({"observation": {"position": {"scale": 2}}}, "observation.position.scale"),
+    (
+        {"observation": {"position": {"unit": "mm"}}},
+        "observation.position: no key 'unit'. Valid: topic, type, ",
+    ),
+    (
+        {"observation": {"position": {"scale": 2}}},
+        "observation.position: no key 'scale'. Valid: topic, type, ",
+    ),
     ({"observation": {"position": {"type": "nav_msgs/msg/Path"}}}, "another type needs fields"),
     ({"observation": {"position": {"fields": ["x"]}}}, "ros.fields"),
     ({"observation": {"position": {"topic": "a b"}}}, "observation.position.topic"),

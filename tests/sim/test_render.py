@@ -353,3 +353,26 @@ def test_high_walls_are_seen_from_above(name, steep):
     view = stage.view(EpisodeReplay(family, "", layout, [frame]))
     assert not view.follows
     assert (view.elevation < -70) == steep
+
+
+@pytest.mark.parametrize("behind", [(0, 0, 0), (128, 60, 20), (255, 255, 255)])
+def test_the_text_is_legible_before_any_scene(behind):
+    """A contrast of 4.5 to 1 at least, as WCAG 2.1 asks for small text."""
+    picture = Image.new("RGB", (480, 360), behind)
+    frame = Frame({}, "12.0 s   sidestep   return 3", RED, np.zeros(0))
+    render._write(picture, "mazes/maze-7, episode 0", frame)
+    # Between the lines of text, at their left edge.
+    paper = picture.getpixel((round(0.6 * 360 / 22), round(1.95 * 360 / 22)))
+    assert _contrast(paper, render.INK) > 4.5
+    assert _contrast(paper, render.MUTED) > 4.5
+    assert picture.getpixel((470, 350)) == behind
+
+
+def _contrast(one, two) -> float:
+    def luminance(color) -> float:
+        part = np.array(color[:3]) / 255
+        linear = np.where(part > 0.04045, ((part + 0.055) / 1.055) ** 2.4, part / 12.92)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    low, high = sorted((luminance(one), luminance(two)))
+    return (high + 0.05) / (low + 0.05)

@@ -170,13 +170,13 @@ def test_who_moves_while_held_is_not_called_sound(folder, safe):
     assert status == 0
     assert "it still moves under its `safe_command`: slide_" in out
     assert "sound" not in out
-    assert out.splitlines()[-1].endswith("where `safe_command` holds it, 1 warning(s)")
+    assert out.splitlines()[-1].endswith("where `safe_command` holds it, 1 warning")
 
 
 def test_a_warning_of_safety_is_counted(folder):
     path = folder(action__0__tracking__timeout=500)
     _, out, _ = run_mlsh("check-robot", path, "--seconds", "1", cwd=path.parent)
-    assert out.splitlines()[-1] == "robot omni: sound, 1 warning(s)"
+    assert out.splitlines()[-1] == "robot omni: sound, 1 warning"
 
 
 @pytest.mark.parametrize("name", ["omni", "rover", "arm", "ant", "go2"])

@@ -28,8 +28,12 @@ from sim.seeding import episode_rng
 from sim.tasks.family_calls import FamilyCalls
 from sim.tasks.task_id import TaskId
 
-# Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, without the black and the pale yellow.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+# Okabe and Ito 2008, https://jfly.uni-koeln.de/color/, without the black and the pale yellow, and
+# two that are darker than all of them.
+PALETTE = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#4b0092", "#5d3a1a"),
+)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 
 from mlsh_ros.evaluation.report.page import PERCENT, percent
 from mlsh_ros.evaluation.scores import Evaluation, best_of_each_task, stopped_by
+from sim.errors import counted
 from sim.tasks.task_id import TaskId
 
 SOLVED = 0.9  # normalized score from which a task is called solved
@@ -29,15 +30,15 @@ def verdict(evaluation: Evaluation) -> str:
         if each.explanation:
             text += f" On {each.family} {each.explanation}."
     if faults := [fault for line in lines for fault in line.faults]:
-        count = len(faults)
+        count = counted(len(faults), "episode")
         who = stopped_by(sum(line.diverged for line in lines))
-        text += f" {who} in {count} episodes ({faults[0]})."
+        text += f" {who} in {count} ({faults[0]})."
     return f"{text} {_lateness(evaluation)}"
 
 
 def _solved(found: list[float]) -> str:
     low, high, count = percent(min(found)), percent(max(found)), len(found)
-    share = low if low == high else f"{low.removesuffix(PERCENT)}-{high}"
+    share = low if low == high else f"{low.removesuffix(PERCENT)} to {high}"
     solved = sum(score >= SOLVED for score in found)
     if solved == count:
         who = {1: "The task is", 2: "Both tasks are"}.get(count, f"All {count} tasks are")
