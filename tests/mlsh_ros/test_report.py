@@ -340,10 +340,10 @@ def with_scores(evaluation, *scores, worst=0.61):
     [
         (
             (0.97, 0.98),
-            "Both tasks are solved at 97-98 % of the optimum; the worst episode reached",
+            "Both tasks are solved at 97 to 98 % of the optimum; the worst episode reached",
         ),
         ((0.97,), "The task is solved at 97 % of the optimum"),
-        ((0.97, 0.97, 0.99), "All 3 tasks are solved at 97-99 % of the optimum"),
+        ((0.97, 0.97, 0.99), "All 3 tasks are solved at 97 to 99 % of the optimum"),
         ((0.6,), "The task reaches 60 % of the optimum"),
         ((0.6, 0.95), "1 of 2 tasks reaches 90 % of the optimum, the scores are 60 to 95 %"),
         ((0.4, 0.5), "None of 2 tasks reaches 90 % of the optimum, the scores are 40 to 50 %"),

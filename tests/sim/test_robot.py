@@ -199,7 +199,7 @@ CORRUPTIONS = [
         ["'drive': mujoco.actuators: no actuator 'go_z'", "Valid: bend, go_y, go_x"],
     ),
     ((*DRIVE, "mujoco", "actuators"), ["go_x", "bend"], ["actuator 'bend' is given twice"]),
-    ((*DRIVE, "mujoco", "motors"), [], ["action.1.mujoco: no key 'motors'. Did you mean"]),
+    ((*DRIVE, "mujoco", "motors"), [], ["action.1.mujoco: no key 'motors'. Valid: actuators"]),
     ((*DRIVE, "ros", "fields"), ["v", "v"], ["ROS field 'cmd_vel v' is given twice"]),
     # Numbers that would overflow in what is computed from them, and what is no number.
     (("control_dt",), 1e308, ["control_dt: ", "got 1e+308"]),

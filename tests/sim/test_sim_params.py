@@ -626,7 +626,7 @@ BAD = [
     ),
     ({"schema": None}, ["schema is missing; the first line has to be schema: 2"]),
     ({"physic": {}}, ["no key 'physic'. Did you mean 'physics'? Valid: "]),
-    ({"physics": {"mass": 1}}, ["physics: no key 'mass'. Did you mean 'mass_factor'? Valid: "]),
+    ({"physics": {"mass": 1}}, ["physics: no key 'mass'. Valid: mass_factor, "]),
     ({"physics": {"mass_factor": 0}}, ["physics.mass_factor: must be greater than 0, got 0"]),
     ({"physics": {"mass_factor": "much"}}, ["neither a number nor [low, high], got 'much'"]),
     ({"physics": {"mass_factor": True}}, ["neither a number", "got True"]),
