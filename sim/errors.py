@@ -145,7 +145,8 @@ def problems(
             place = _place(outer)
             text = str(unknown("key", key, key_names(adapter, outer)))
         elif _is_empty(item):
-            place, text = "", f"{_place(loc) or 'top level'} is empty"
+            needed = _entries(item["ctx"]) if kind == "too_short" else "a value is expected"
+            place, text = "", f"{_place(loc) or 'top level'} is empty; {needed}"
         else:
             place, text = _place(loc) or "top level", item["msg"].removeprefix("Value error, ")
             if kind != "value_error":  # pydantic's own wording

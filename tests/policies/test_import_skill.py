@@ -827,8 +827,8 @@ MISTAKES = [
         "Valid: position, velocity; train the policy with targets of one of these kinds",
     ),
     ({"observation": "joints"}, "observation: a list is expected, got 'joints'"),
-    ({"observation": []}, "observation: at least 1 entry is expected, got []"),
-    ({"skills": {}}, "skills: at least 1 entry is expected, got {}"),
+    ({"observation": []}, "observation is empty; at least 1 entry is expected"),
+    ({"skills": {}}, "skills is empty; at least 1 entry is expected"),
     ({"history": 5}, "history: a mapping of keys to values is expected, got 5"),
     (
         {"skills": {"slow": {}}},
