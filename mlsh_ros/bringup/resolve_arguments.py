@@ -132,13 +132,13 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     robot = values["robot"] or bundle.interface.robot
     if not values["robot"] and robot not in robot_names():
         raise UserError(
-            f"bundle {bundle.manifest.name!r} is for robot {robot!r}, which does not ship with "
+            f"bundle {bundle.label} is for robot {robot!r}, which does not ship with "
             "the package; give its folder as robot:=PATH"
         )
     masters = bundle.manifest.masters
     if not masters:
         raise UserError(
-            f"bundle {bundle.manifest.name!r} has no master yet, which selects its skills; "
+            f"bundle {bundle.label} has no master yet, which selects its skills; "
             "`mlsh finetune` trains one"
         )
     master = values["master"] or next(iter(masters))
@@ -147,7 +147,7 @@ def _simulated(bundle: Bundle, values: dict[str, str]) -> dict[str, str]:
     known = ", ".join(f"{entry.task} ({name})" for name, entry in masters.items())
     if not values["master"] and task not in [entry.task for entry in masters.values()]:
         raise UserError(
-            f"no master of bundle {bundle.manifest.name!r} was trained on task {task!r}. Valid: "
+            f"no master of bundle {bundle.label} was trained on task {task!r}. Valid: "
             f"{known}; or name one as master:=NAME"
         )
     try:

@@ -131,8 +131,9 @@ def _show(summary: TransferSummary) -> None:
     fewest, most = summary.solved
     say(
         f"mean return {amount(summary.mean)}, success {percent(summary.success)}; of "
-        f"{len(summary.tasks)} task(s) {fewest} to {most} are solved; {summary.episodes} "
-        f"episodes, {last.steps:,} steps per task, {summary.seconds:.0f} s"
+        f"{counted(len(summary.tasks), 'task')} {fewest} to {most} are solved; "
+        f"{counted(summary.episodes, 'episode')}, {last.steps:,} steps per task, "
+        f"{summary.seconds:.0f} s"
     )
     if summary.divergence:
         say(f"warning: {summary.learner}: {summary.divergence}")

@@ -23,7 +23,7 @@ from mlsh_ros.cli.family_option import FamilyOption
 from mlsh_ros.cli.interrupt import INTERRUPTED
 from mlsh_ros.cli.options import MAX_SEED, FamilyRobotName, Settings, SimParamsName, whole
 from mlsh_ros.evaluation.number_format import amount, percent
-from sim.errors import UserError
+from sim.errors import UserError, counted
 
 if TYPE_CHECKING:
     from policies.bundle.adaptation import AdaptationPoint as MasterProgress
@@ -272,10 +272,8 @@ class Display:
             self.diverged = row["diverged"]
             first = str(self.path / "failures" / f"{training.earlier_failures}.npz")
             again = shlex.join(["python", "-m", "policies.training.divergence", first])
-            say(
-                f"{self.diverged:.0f} simulation(s) diverged and were reset; repeat one with: "
-                f"{again}",
-            )
+            what = counted(int(self.diverged), "simulation")
+            say(f"diverged and reset: {what}; repeat one with: {again}")
         note = (
             f"{row['steps'] / 1e6:.2f} M steps, {row['steps_per_second']:,.0f}/s, "
             f"{row['groups_warming_up']:.0f} groups warming up, {row['groups_joint']:.0f} joint"

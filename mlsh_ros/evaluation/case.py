@@ -66,8 +66,7 @@ def _choose(bundle: Bundle, task: TaskId | None, master: str | None) -> list[tup
     masters = bundle.manifest.masters
     if not masters:
         raise UserError(
-            f"bundle {bundle.manifest.name!r} has skills and no master yet; `mlsh finetune` "
-            "trains one"
+            f"bundle {bundle.label} has skills and no master yet; `mlsh finetune` trains one"
         )
     if master is not None:
         bundle.master(master)
@@ -85,7 +84,7 @@ def _choose(bundle: Bundle, task: TaskId | None, master: str | None) -> list[tup
     if not own:
         known = ", ".join(f"{name} ({entry.task})" for name, entry in masters.items())
         raise UserError(
-            f"no master of bundle {bundle.manifest.name!r} was trained on {str(task)!r}. Masters: "
+            f"no master of bundle {bundle.label} was trained on {str(task)!r}. Masters: "
             f"{known}. `mlsh evaluate --master` runs any of them on any task"
         )
     return own

@@ -117,6 +117,15 @@ class Bundle:
                     f"{one} is not {other}"
                 )
 
+    @property
+    def label(self) -> str:
+        """Its name for errors, with its folder where that is called something else.
+
+        Bundles that were made from one another have the same name.
+        """
+        name = self.manifest.name
+        return repr(name) if self.source.stem == name else f"{name!r} ({self.source})"
+
     def skill_hashes(self) -> list[str]:
         """SHA-256 of every skill file."""
         return [self.manifest.files[name] for name in self.manifest.skill_files]

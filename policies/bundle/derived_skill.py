@@ -37,7 +37,7 @@ def skill_to_unfreeze(bundle: Bundle, name: str) -> int:
         raise unknown("skill", name, skills)
     if name in bundle.manifest.imported:
         raise UserError(
-            f"skill {name!r} of bundle {bundle.manifest.name!r} is imported: its graph is run as "
+            f"skill {name!r} of bundle {bundle.label} is imported: its graph is run as "
             "it is and cannot be trained"
         )
     return skills.index(name)
@@ -53,7 +53,7 @@ def name_of_new_skill(bundle: Bundle) -> str:
     name = f"skill-{len(skills)}"
     if name in skills:
         raise UserError(
-            f"bundle {bundle.manifest.name!r} has a skill {name!r} already, which would be the "
+            f"bundle {bundle.label} has a skill {name!r} already, which would be the "
             "name of the new one"
         )
     return name

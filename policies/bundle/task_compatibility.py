@@ -31,7 +31,7 @@ def robot_of(bundle: Bundle, robot: str | None) -> str:
     own = bundle.interface.robot
     if robot is None and own not in robot_names():
         raise UserError(
-            f"bundle {bundle.manifest.name!r} is for robot {own!r}, which does not ship with this "
+            f"bundle {bundle.label} is for robot {own!r}, which does not ship with this "
             f"package; name its folder with --robot FOLDER. Shipped: {', '.join(robot_names())}"
         )
     return robot or own
@@ -75,7 +75,7 @@ def _check_is_known(bundle: Bundle, family: str) -> None:
     if family in family_names() or family not in {manifest.family.name, *of_masters}:
         return
     raise UserError(
-        f"bundle {manifest.name!r} was trained on task family {family!r}, which does not ship "
+        f"bundle {bundle.label} was trained on task family {family!r}, which does not ship "
         "with this package and is not imported unless you name it: --family FILE.py:Class, and "
         "family:=FILE.py:Class with launch"
     )
@@ -89,7 +89,7 @@ def _warn_of_another_file(bundle: Bundle, family: str) -> None:
     if not recorded or (source := family_source(family)) is None or source.digest in recorded:
         return
     text = (
-        f"bundle {manifest.name!r} was trained with another file of task family {family!r} than "
+        f"bundle {bundle.label} was trained with another file of task family {family!r} than "
         f"{source.file}: its scores may be of another task"
     )
     if text not in _SAID:
@@ -126,19 +126,19 @@ def check_family_fits(bundle: Bundle, robot: Robot, family: TaskFamily, task: Ta
         if name not in theirs:
             raise UserError(
                 f"task {str(task)!r} on robot {robot.name!r} has no term {name!r}, which bundle "
-                f"{bundle.manifest.name!r} needs. It has: {', '.join(theirs)}"
+                f"{bundle.label} needs. It has: {', '.join(theirs)}"
             )
         if theirs[name] != term:
             key, own, here = difference(term, theirs[name]) or ("", term, theirs[name])
             raise UserError(
                 f"term {name!r} of task {str(task)!r} on robot {robot.name!r} is not the one that "
-                f"bundle {bundle.manifest.name!r} was trained with: {name}{key} is "
+                f"bundle {bundle.label} was trained with: {name}{key} is "
                 f"{short(own, 100)} in the bundle and {short(here, 100)} there"
             )
     key, own, here = difference(wanted, offered) or ("", wanted, offered)
     raise UserError(
         f"task {str(task)!r} on robot {robot.name!r} has another interface than bundle "
-        f"{bundle.manifest.name!r}: {key.lstrip('.')} is {short(own, 100)} in the bundle and "
+        f"{bundle.label}: {key.lstrip('.')} is {short(own, 100)} in the bundle and "
         f"{short(here, 100)} there"
     )
 

@@ -245,7 +245,7 @@ def _names(bundle: Bundle, tasks: list[TaskId], name: str | None, replacing: boo
         check_name("master", each)
         if each in bundle.manifest.masters and not replacing:
             raise UserError(
-                f"bundle {bundle.manifest.name!r} has a master {each!r} already; give another "
+                f"bundle {bundle.label} has a master {each!r} already; give another "
                 f"--name, or --overwrite-master. Taken: {', '.join(bundle.manifest.masters)}"
             )
     return names
@@ -256,9 +256,7 @@ def _check_decisions(bundle: Bundle, config: TrainConfig) -> None:
     for key in ("decision_ticks", "decision_lead"):
         given, own = getattr(config.mlsh, key), getattr(bundle.manifest, key)
         if given != own:
-            raise UserError(
-                f"mlsh.{key} {given}: all masters of bundle {bundle.manifest.name!r} have {own}"
-            )
+            raise UserError(f"mlsh.{key} {given}: all masters of bundle {bundle.label} have {own}")
 
 
 def task_config(
@@ -311,7 +309,7 @@ def _check_family(bundle: Bundle, plain: TrainConfig, config: TrainConfig) -> No
         if mine != theirs:
             raise UserError(
                 f"family_parameters.{field.name} {short(theirs)}: all masters of bundle "
-                f"{bundle.manifest.name!r} on {own.name} have {short(mine)}"
+                f"{bundle.label} on {own.name} have {short(mine)}"
             )
 
 

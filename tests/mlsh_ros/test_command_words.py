@@ -74,6 +74,18 @@ def test_a_bundle_that_is_not_there_may_be_a_path():
         load_bundle("runs/go3")
 
 
+@pytest.mark.parametrize(("folder", "shown"), [(B, False), ("mine", True)])
+def test_bundles_of_one_name_are_told_apart_by_their_folders(tmp_path, folder, shown):
+    path = tmp_path / folder
+    shutil.copytree(PRETRAINED / B, path)
+    said = f"'{B}' ({path})" if shown else f"'{B}'"
+    bundle = load_bundle(path)
+    assert bundle.label == said
+    with pytest.raises(UserError) as raised:
+        resolve_cases(bundle, task="ring_bandits/sector-0")
+    assert f"no master of bundle {said} was trained on" in str(raised.value)
+
+
 def test_a_family_in_the_place_of_a_task_is_told_what_to_do():
     said = f"task '{B}' names a family only; give one task, or leave it out to evaluate every task"
     with pytest.raises(

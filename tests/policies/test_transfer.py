@@ -94,7 +94,7 @@ def test_the_command_knows_the_tasks_of_a_changed_family(tmp_path, monkeypatch, 
         cli.main()
     assert not ended.value.code
     out = capsys.readouterr().out
-    assert "of 2 task(s)" in out
+    assert "of 2 tasks" in out
     assert "right" in out
     assert "down" not in out
 

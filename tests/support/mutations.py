@@ -692,6 +692,7 @@ def row(mutation: Mutation, slip: str | None, forgery: tuple[str, str] | None) -
 
 def words(line: str) -> str:
     """A refusal without the folder that this run took."""
+    line = re.sub(r" \(\S*/(slip|forgery)/bundle\)", "", line)
     line = re.sub(r"\S*/(slip|forgery)/(bundle|robot)[/:]* ?", "", line).replace("|", "\\|")
     return line if len(line) <= 140 else f"{line[:137]}..."
 
