@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from mlsh_ros.bringup.network import PROFILES
+from tests.benchmarks import one_line_errors
 
 RATE = 50  # Hz
 BEFORE, AFTER = 3.0, 20.0  # s before the link stalls, and after it
@@ -102,7 +103,8 @@ def publish() -> None:
     os._exit(0)  # the middleware would wait for the link
 
 
-def main() -> int:
+@one_line_errors
+def main() -> None:
     """Entry point."""
     given = sys.argv[1:]
     if given == ["subscribe"]:
@@ -115,9 +117,8 @@ def main() -> int:
         } | {"PYTHON": sys.executable, "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
         environment |= dict.fromkeys(PROFILES, str(Path(given[0]).resolve())) if given else {}
         command = ["unshare", "-rn", "bash", "-c", LINK]
-        return subprocess.run(command, env=environment, timeout=180).returncode
-    return 0
+        sys.exit(subprocess.run(command, env=environment, timeout=180).returncode)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -218,7 +218,7 @@ def test_stamps_of_another_clock_are_no_simulated_time():
     """Of a clock that was not set, that stands still, jumps back, or counts in another unit."""
     received, origin = np.arange(100, dtype=np.int64) * 10**7, 10**18
     passed = received // 2
-    assert simulated_time(received, passed, origin) is not None
+    assert simulated_time(received.tolist(), passed.tolist(), origin) is not None
     for stamp in (
         received,  # as fast, from 0
         origin + received,
@@ -229,8 +229,11 @@ def test_stamps_of_another_clock_are_no_simulated_time():
         1000 * received,
         received // 5 // 10**8 * 10**8,  # a stamp that rarely changes
     ):
-        assert simulated_time(received, stamp, origin) is None, stamp[-3:]
-    assert simulated_time(received[:0], received[:0], origin) is None
+        assert simulated_time(received.tolist(), stamp.tolist(), origin) is None, stamp[-3:]
+    assert simulated_time([], [], origin) is None
+    huge = [*received.tolist(), 2**64 - 1]  # what a file may say
+    convert = simulated_time(huge, [*passed.tolist(), 2**62], origin)
+    assert convert is None
 
 
 def test_an_accelerometer_is_compared_at_every_physics_step():

@@ -299,7 +299,7 @@ def test_names_of_nothing_are_refused(robot, names, said):
         ("names: [nose]", "names: [nosy]", "signal 'place': no geom 'nosy'. Did you mean 'nose'?"),
         ("names: [nose]", "names: []", "signals.1.names"),
         ("quantity: position, of: geom", "quantity: position, of: actuator", "no position of"),
-        ("{name: speed,", "{name: speed, unit: m,", "signals.0.unit"),
+        ("{name: speed,", "{name: speed, unit: m,", "signals.0: no key 'unit'"),
     ],
 )
 def test_signals_of_a_robot_that_cannot_be_are_refused(robot, tmp_path, old, new, said):

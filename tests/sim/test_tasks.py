@@ -71,7 +71,7 @@ def test_every_task_is_found_by_its_name(family):
         ),
         (
             lambda: make_family("moving_bandits", {"radios": 1.0}),
-            r"'moving_bandits': radios: unexp",
+            r"'moving_bandits': no key 'radios'",
         ),
         (
             lambda: make_family("moving_bandits", {"radius": 0.0}),
@@ -81,7 +81,7 @@ def test_every_task_is_found_by_its_name(family):
         (lambda: make_family("moving_bandits", {"shown": 0}), r"shown: .* greater than 0, got 0"),
         (lambda: make_family("moving_bandits", {"half_width": np.nan}), r"half_width: .*finite"),
         # Two are shown of three, that is what the family is.
-        (lambda: make_family("ring_bandits", {"shown": 3}), r"'ring_bandits': shown: unexpected"),
+        (lambda: make_family("ring_bandits", {"shown": 3}), r"'ring_bandits': no key 'shown'"),
     ],
 )
 def test_what_does_not_exist_is_refused_in_one_line(call, message):

@@ -258,7 +258,7 @@ def test_all_mistakes_are_named_not_the_first(folder):
         "action.0.tracking.tolerance: TODO; fill in: how far",
         "action.0.safe_command.0: TODO; fill in: the command that stops the robot",
         "action.0.unit: TODO; fill in: the unit",
-        "action.0.color: unexpected",
+        "action.0: no key 'color'",
     ):
         assert sum(text.startswith(place) for text in found) == 1, (place, found)
     assert len(found) == 7

@@ -284,14 +284,14 @@ class Listener:
     def _use_simulated_time(self) -> list[str]:
         """Count all times in the simulated time of the stamps; returns a note if they have one."""
         rows = max(self._sensors.values(), key=len, default=[])
-        received, stamp = (np.array([row[at] for row in rows], np.int64) for at in (1, 2))
+        received, stamp = ([row[at] for row in rows] for at in (1, 2))
         convert = simulated_time(received, stamp, self._origin or 0)
         if convert is None:
             return []
         every: list[list[Any]] = [*self._sensors.values(), self._ticks, self._commands]
         for messages in every:
             retime(messages, convert)
-        self._origin = int(stamp[0])
+        self._origin = stamp[0]
         return [
             "its stamps are of a simulated clock that did not run with real time: all times are "
             "those of this clock"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from mlsh_ros.sim2real.data.tick_moments import NANO, Ints
+from mlsh_ros.sim2real.data.tick_moments import NANO
 
 APART = 1.0  # s between stamps and times of reception, from which on they are of two clocks
 # How much faster or slower one of them runs: two real clocks differ by 0.0001, and a stamp in
@@ -16,14 +16,16 @@ LEAST_RATE, MOST_RATE = 0.02, 50.0
 LEAST = 10  # different stamps
 
 
-def simulated_time(received: Ints, stamp: Ints, origin: int) -> Callable[[Ints], Ints] | None:
+def simulated_time(
+    received: Sequence[int], stamp: Sequence[int], origin: int
+) -> Callable[[Sequence[int]], list[int]] | None:
     """Returns a function from times of reception to the simulated time that passed, both in ns.
 
     A simulator may be faster or slower than real time, or pause. What its robot does in a second
     is known in the time of its own stamps alone.
 
     Args:
-        received: (n,) ns since `origin`, when the messages of a sensor came.
+        received: (n,) ns since `origin`, when the messages of a sensor came; of any size.
         stamp: (n,) ns, their stamps.
         origin: ns, the recorder's time of the first message.
 
@@ -31,23 +33,25 @@ def simulated_time(received: Ints, stamp: Ints, origin: int) -> Callable[[Ints],
         None if the stamps are of the recorder's clock, of another one that runs as fast, or of one
         that jumps back. Time 0 is that of the first stamp.
     """
-    steps = np.diff(stamp)
-    if (steps > 0).sum() < LEAST or (steps < 0).any() or (np.diff(received) < 0).any():
+    came = np.array(received, np.float64)
+    passed = np.array([each - stamp[0] for each in stamp], np.float64)
+    steps = np.diff(passed)
+    if (steps > 0).sum() < LEAST or (steps < 0).any() or (np.diff(came) < 0).any():
         return None
-    passed = stamp - stamp[0]
-    if (np.abs(stamp - origin - received) * NANO < APART).any():
+    if any(abs(a - origin - b) * NANO < APART for a, b in zip(stamp, received, strict=True)):
         return None
-    rate = float(passed[-1]) / max(float(np.ptp(received)), 1.0)
+    rate = float(passed[-1]) / max(float(np.ptp(came)), 1.0)
     if abs(rate - 1.0) < LEAST_RATE or not 1 / MOST_RATE < rate < MOST_RATE:
         return None
 
-    def convert(times: Ints) -> Ints:
-        return np.asarray(np.round(np.interp(times, received, passed)), np.int64)
+    def convert(times: Sequence[int]) -> list[int]:
+        at = np.interp(np.array(times, np.float64), came, passed)
+        return [round(each) for each in at.tolist()]
 
     return convert
 
 
-def retime(messages: list[Any], convert: Callable[[Ints], Ints]) -> None:
+def retime(messages: list[Any], convert: Callable[[Sequence[int]], list[int]]) -> None:
     """Convert the times of reception of messages: the second element of each tuple, ns."""
-    times = convert(np.array([each[1] for each in messages], np.int64)).tolist()
+    times = convert([each[1] for each in messages])
     messages[:] = [(each[0], time, *each[2:]) for each, time in zip(messages, times, strict=True)]
