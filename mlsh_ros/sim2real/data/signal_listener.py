@@ -284,7 +284,7 @@ class Listener:
     def _use_simulated_time(self) -> list[str]:
         """Count all times in the simulated time of the stamps; returns a note if they have one."""
         rows = max(self._sensors.values(), key=len, default=[])
-        received, stamp = ([row[at] for row in rows] for at in (1, 2))
+        received, stamp = [row[1] for row in rows], [row[2] for row in rows]
         convert = simulated_time(received, stamp, self._origin or 0)
         if convert is None:
             return []
