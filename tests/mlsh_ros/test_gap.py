@@ -247,6 +247,20 @@ def test_an_accelerometer_is_compared_at_every_physics_step():
     assert max(shown.values()) < 0.01, shown
 
 
+@pytest.mark.parametrize("first", [2, 5, 9])
+def test_wheels_turn_as_the_robot_moves_where_a_recording_begins(first):
+    """No sensor shows them, and no window before tells their speed."""
+    bundle = load_bundle("body_bandits")
+    robot = Robot(bundle, seed=5, simulator=True).drive(next(iter(bundle.manifest.masters)))
+    robot.heard = [
+        each for each in robot.heard if each[2] != TRACE or each[3][1][1] >= first  # of a session
+    ]
+    gap = analyze_signals(bundle, [robot.signals()], [])
+    assert gap.findings == []
+    shown = {m.element.name: m.nrmse for m in gap.measures if m.element.moves}
+    assert max(v for name, v in shown.items() if "acceleration" not in name) < 0.01, shown
+
+
 @pytest.mark.parametrize("wrong", ["weak", "stuck"])
 def test_what_a_simulator_does_not_execute_is_a_finding(moving, wrong):
     command = {"weak": lambda command: command * 0.8, "stuck": np.zeros_like}[wrong]

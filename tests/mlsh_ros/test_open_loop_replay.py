@@ -9,7 +9,8 @@ from mlsh_ros.sim2real.data.samples import TermSamples
 from mlsh_ros.sim2real.data.window_plan import WindowPlan
 from mlsh_ros.sim2real.data.windows import Windows
 from mlsh_ros.sim2real.replay.batched_replay import BatchedReplay
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange, OpenLoopReplay
+from mlsh_ros.sim2real.replay.model_change import NOMINAL, ModelChange
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from sim.physics.robot_model import ROBOTS, load_robot
 from sim.randomization.schema import SimParams, sim_params_from_dict
 from sim.tasks.registry import make_family

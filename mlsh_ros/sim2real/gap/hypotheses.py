@@ -28,7 +28,8 @@ from mlsh_ros.sim2real.gap.sensor_candidates import (
     sensor_candidates,
     time_base_candidates,
 )
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange, OpenLoopReplay
+from mlsh_ros.sim2real.replay.model_change import NOMINAL, ModelChange
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
 from mlsh_ros.sim2real.replay.residuals import AssumedRobot, Element
 
 ROUNDS = 4  # causes that are looked for, one after the other

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlsh_ros.sim2real.gap.moments import arranged, turned
-from mlsh_ros.sim2real.replay.open_loop_replay import ModelChange
+from mlsh_ros.sim2real.replay.model_change import ModelChange
 from mlsh_ros.sim2real.replay.residuals import action_labels
 from sim.interface import Floats, Interface
 from sim.randomization.quantities import ROWS

@@ -13,6 +13,7 @@ from mlsh_ros.sim2real.data.episode_layout import layout_of
 from mlsh_ros.sim2real.data.signals import SAME, Signals
 from mlsh_ros.sim2real.data.target import Target, recorded_task
 from mlsh_ros.sim2real.data.windows import Windows, subsample
+from mlsh_ros.sim2real.replay.model_change import NOMINAL, ModelChange
 from mlsh_ros.sim2real.replay.prediction import Prediction, compared
 from mlsh_ros.sim2real.replay.simulator import Simulator
 from mlsh_ros.sim2real.replay.start_state import joints_of, of_state, solve, unseen_velocities
@@ -24,7 +25,6 @@ from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
 from sim.randomization.perturbations import NOMINAL as AS_MODELED
 from sim.randomization.perturbations import check_model
-from sim.randomization.quantities import ROWS
 from sim.randomization.schema import SimParams, robot_terms
 from sim.randomization.sensor_model import SensorModel, sensor_models
 from sim.tasks.base import TaskFamily
@@ -32,6 +32,7 @@ from sim.tasks.family_calls import FamilyCalls
 
 SHORT_STEP = 4e-3  # s per physics step, from which on a robot hardly moves otherwise
 SAMPLE = 2e-3  # s between samples of shorter physics steps; in between it is interpolated
+RELAXED, RELAXATIONS = 0.1, 2  # s, and how often, that unmeasured velocities may settle
 SETTLE = 0.5  # s at the safe command until the robot stands on its floor
 # What is left of a perturbation after a second, from where on it does not decay: of a velocity,
 # else.
@@ -40,36 +41,6 @@ UNSEEN = 0.3  # m/s or rad/s, that a velocity which no sensor shows may be off
 MATTERS = 0.05  # of the movement of a measured velocity
 NUDGED, PUSH = 6, 0.02  # windows, and how far, in each term's unit
 Layouts = Callable[[dict[str, Floats]], dict[str, Floats] | None]
-
-
-@dataclass(frozen=True)
-class ModelChange:
-    """A change of the model or the actuation; the defaults change nothing."""
-
-    mix: tuple[tuple[float, ...], ...] = ()  # (A, A) applied to the command; empty: identity
-    ceiling: tuple[float, ...] = ()  # (A,) largest magnitude that an actuator gives
-    # By name of a quantity of `sim.randomization.quantities`: what it is beside sim parameters.
-    beside: tuple[tuple[str, float], ...] = ()
-
-    def value(self, name: str) -> float:
-        """Value of a quantity."""
-        return dict(self.beside).get(name, ROWS[name].nominal)
-
-    def with_value(self, name: str, value: float) -> ModelChange:
-        """The same with another value of a quantity."""
-        return replace(self, beside=tuple((dict(self.beside) | {name: value}).items()))
-
-    def commanded(self, command: Floats) -> Floats:
-        """(W, S, A) controls of the actuators for commands."""
-        if self.mix:
-            command = command @ np.array(self.mix).T
-        if self.ceiling:
-            ceiling = np.array(self.ceiling)
-            command = np.clip(command, -ceiling, ceiling)
-        return command
-
-
-NOMINAL = ModelChange()
 
 
 @dataclass(frozen=True)
@@ -140,16 +111,29 @@ class OpenLoopReplay:
     def states(self, windows: Windows, change: ModelChange = NOMINAL) -> Floats:
         """(W, n) initial states: the recorded ones at the start of each window.
 
-        The unmeasured part of a state is that at the end of the simulated previous window; without
-        one the robot is at rest.
+        The unmeasured part of a state is that at the end of the simulated previous window. Without
+        one the robot is at rest, or what is not measured has followed what is: wheels turn as the
+        robot moves.
         """
-        state = self._start(windows, None)
-        known = windows.previous >= 0
+        state, known = self._start(windows, None), windows.previous >= 0
+        free = np.flatnonzero(~known & ~windows.rest)
+        for _ in range(RELAXATIONS if len(free) else 0):
+            begin = subsample(windows, free)
+            begin = replace(begin, command=begin.command[:, : self._relaxed + 1])
+            _, ends = self._run(begin, state[free], (change,), kept=self._relaxed)
+            state[free] = self._start(begin, ends)
         if not known.any():
             return state
-        _, ends = self._run(windows, state, (change,))
-        state[known] = ends[: windows.count][windows.previous[known]]
+        # The window after begins `before` ticks earlier than where this one ends.
+        length = windows.plan.length * self.interface.substeps
+        _, ends = self._run(windows, state, (change,), kept=length)
+        state[known] = ends[windows.previous[known]]
         return self._start(windows, state)
+
+    @property
+    def _relaxed(self) -> int:
+        """Physics steps in which unmeasured velocities follow the measured ones."""
+        return max(1, round(RELAXED / self.interface.physics_dt))
 
     def run(self, windows: Windows, state: Floats, changes: tuple[ModelChange, ...]) -> Prediction:
         """Simulate all windows under every change; windows of the first change come first."""
@@ -305,17 +289,20 @@ class OpenLoopReplay:
     # Simulation -------------------------------------------------------------------------------
 
     def _run(
-        self, windows: Windows, state: Floats, changes: tuple[ModelChange, ...]
+        self,
+        windows: Windows,
+        state: Floats,
+        changes: tuple[ModelChange, ...],
+        kept: int = -1,
     ) -> tuple[dict[str, Floats], Floats]:
-        """Per term (C * W, F, size) true values, and the states where the next windows begin."""
+        """Per term (C * W, F, size) true values, and the states before the physics step `kept`."""
         differences = self.differences
-        values = np.array([_values(differences, change) for change in changes])
+        values = np.array([change.values(differences) for change in changes])
         return self.simulator(differences, differences.differing_in(values)).run(
             values,
             np.tile(state, (len(changes), 1)),
             [change.commanded(windows.command) for change in changes],
-            # The window after begins `before` ticks earlier than where this one ends.
-            kept=windows.plan.length * self.interface.substeps,
+            kept=kept,
         )
 
     def _task(self, windows: Windows, fields: dict[str, Floats], times: int) -> dict[str, Floats]:
@@ -345,15 +332,6 @@ class OpenLoopReplay:
         """True values (.., size) of measurements, without the delay. NaN where a scale is zero."""
         true = {name: s.true(fields[name]) for name, s in self._sensors().items()}
         return {**fields, **true}
-
-
-def _values(differences: ParameterVector, change: ModelChange) -> Floats:
-    """(n,) values of a set of sim parameters and of a change."""
-    values = differences.fixed
-    for name, value in change.beside:
-        part = differences.of(values[None], name)
-        part[:] = ROWS[name].combination.apply(part, np.array(value))
-    return values
 
 
 def windows_to_nudge(windows: Windows) -> Windows:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlsh_ros.sim2real.data.compared_values import angular, count_of
 from mlsh_ros.sim2real.data.samples import TermSamples
 from mlsh_ros.sim2real.data.windows import Windows
-from mlsh_ros.sim2real.replay.open_loop_replay import NOMINAL, ModelChange
+from mlsh_ros.sim2real.replay.model_change import NOMINAL, ModelChange
 from mlsh_ros.sim2real.replay.prediction import Prediction
 from mlsh_ros.sim2real.replay.start_state import is_quaternion
 from sim.interface import Floats, Interface, ObservationTerm, parse_path
