@@ -26,12 +26,12 @@ from typing_extensions import Self
 from policies.bundle.held import Held
 from policies.bundle.manifest import Name
 from sim.errors import UserError, invalid, short, validated
+from sim.files.migrations import check_number
 from sim.files.strict_json import parse_json
 from sim.files.strict_yaml import read_mapping
 from sim.interface import STRICT, Label, Number, Positive, Range, Text
 from sim.interface.validators import NonNegatives, NonZeros, Numbers, check_range
 
-SCHEMA = 2
 POSE = "default_positions"
 DECIMALS = 3  # of numbers in metadata, or more if they are written with more
 SAME = 1e-6  # relative, of numbers that have to be equal
@@ -224,8 +224,7 @@ def read_description(path: Path) -> SkillDescription | LeappDescription:
             f"{error}; give the YAML file that describes the policy, and name the ONNX file as "
             "`policy` in it"
         ) from None
-    if (schema := data.pop("schema", None)) != SCHEMA:
-        raise UserError(f"{path}: schema {short(schema)} is not known. Valid: {SCHEMA}")
+    check_number(data.pop("schema", None), path)
     if "leapp" in data:
         return validated(_LEAPP, data, path)
     return validated(_ADAPTER, data, path)

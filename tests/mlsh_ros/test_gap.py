@@ -253,7 +253,9 @@ def test_wheels_turn_as_the_robot_moves_where_a_recording_begins(first):
     bundle = load_bundle("body_bandits")
     robot = Robot(bundle, seed=5, simulator=True).drive(next(iter(bundle.manifest.masters)))
     robot.heard = [
-        each for each in robot.heard if each[2] != TRACE or each[3][1][1] >= first  # of a session
+        each
+        for each in robot.heard
+        if each[2] != TRACE or each[3][1][1] >= first  # of a session
     ]
     gap = analyze_signals(bundle, [robot.signals()], [])
     assert gap.findings == []

@@ -841,6 +841,7 @@ MISTAKES = [
     ({"observation": [{"term": "position", "constant": "x"}]}, "give exactly one of term, const"),
     ({"policy": "other.onnx"}, "other.onnx does not exist"),
     ({"schema": 3}, "schema 3 is not known. Valid: 2"),
+    ({"schema": None}, "schema is missing; the first line has to be schema: 2"),
     (
         {"history": {"ticks": 9, "order": "oldest_first", "layout": "by_tick", "start": "zeros"}},
         "history.start is 'zeros', that of history 'past' in robot.yaml is 'first_values'",
