@@ -29,7 +29,7 @@ class Iteration:
     age: NDArray[np.int64]  # (G,) updates of each group on its task, before this one
     task: NDArray[np.intp]  # (G,)
     returns: NDArray[np.float64]  # (G,) mean return of an episode
-    success: NDArray[np.float64]  # (G,) fraction of episodes
+    success: NDArray[np.float64]  # (G,) fraction of the episodes that ended; NaN: none did
     usage: NDArray[np.float64]  # (G, K) fraction of the ticks that a master decided about
     # (G, K) bits that a master's choice of a skill has on the state (`skill_metrics`)
     state_information: NDArray[np.float64]
@@ -79,7 +79,7 @@ def group_statistics(
     usage = count / np.maximum(1, count.sum(axis=1, keepdims=True))
     return {
         "returns": groups.all_gather(by_group / episodes),
-        "success": groups.all_gather(solved / np.maximum(ended, 1)),
+        "success": groups.all_gather(np.where(ended, solved / np.maximum(ended, 1), np.nan)),
         "usage": groups.all_gather(usage),
     }
 

@@ -97,9 +97,10 @@ def _symmetric_tasks(config: TrainConfig, family: TaskFamily) -> NDArray[np.bool
         return np.ones(count, bool)
     images = np.array(family.mirrored_tasks, np.intp)
     whole = np.arange(count)
-    if images.shape != (count,) or not np.isin(images, whole).all():
-        raise _wrong(family, f"are {family.mirrored_tasks}, of tasks 0 to {count - 1}")
-    if (images[images] != whole).any():
+    if images.shape != (count,) or not np.isin(images, [-1, *whole]).all():
+        raise _wrong(family, f"are {family.mirrored_tasks}, of tasks 0 to {count - 1}, -1 is none")
+    known = images >= 0
+    if (images[images[known]] != whole[known]).any():
         raise _wrong(family, f"{family.mirrored_tasks} are no pairs")
     hidden = config.network.hidden_from_skills
     if family.shows_task and not any(term.name in hidden for term in family.terms):

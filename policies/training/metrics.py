@@ -38,8 +38,8 @@ def describe(
     """Returns an iteration as named numbers; a task that no warmed-up group has is absent.
 
     `return/...` and `usage/...` are of groups whose master is warmed up, sampled, not greedy;
-    `alone/...` are the normalized returns of each skill in the probe; `reward/...` is what each
-    reward term brought per tick.
+    `success/...` of their episodes that ended, if any did; `alone/...` are the normalized returns
+    of each skill in the probe; `reward/...` is what each reward term brought per tick.
     """
     row: Row = {
         "iteration": it.number,
@@ -66,7 +66,8 @@ def describe(
             continue
         value = float(it.returns[mine].mean())
         row[f"return/{task}"] = value
-        row[f"success/{task}"] = float(it.success[mine].mean())
+        if (ended := mine & ~np.isnan(it.success)).any():
+            row[f"success/{task}"] = float(it.success[ended].mean())
         scores.append(reference_returns[index].normalize(value))
         for name, brought in it.reward_terms.items():
             row[f"reward/{task}/{name}"] = float(brought[mine].mean())

@@ -210,6 +210,7 @@ class HasMirror(Protocol):
     Reward, start and end of an episode have to be the same in the mirror.
     """
 
-    mirrored_tasks: tuple[int, ...]  # for each task the number of its mirror image
+    # For each task the number of its mirror image; -1: that is no task of the family.
+    mirrored_tasks: tuple[int, ...]
     mirror: Mapping[str, TermMirror]  # of each observation term that the family adds
     shows_task: bool  # whether these terms show which task counts

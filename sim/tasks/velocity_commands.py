@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
 from sim.interface import STRICT, Floats, NonNegative, ObservationTerm, fold
+from sim.interface.mirror import TermMirror
 from sim.physics.signals import Signal
 from sim.tasks.base import EpisodeState, Fields, HiddenTask
 from sim.tasks.goals import family_term
@@ -43,6 +44,8 @@ DIRECTIONS = {
     "left": (0.0, 1.0, 0.0),
     "right": (0.0, -1.0, 0.0),
 }
+IMAGES = {"turn_left": "turn_right", "left": "right"}  # left and right exchanged; else: itself
+IMAGES |= {other: one for one, other in IMAGES.items()}
 SEEN = "projected_gravity"  # all that is left for masters: how the robot leans
 TOUCHES = 1.0  # N: a base with more than that lies on the ground
 TOPIC, TYPE = "velocity_command", "geometry_msgs/msg/TwistStamped"
@@ -120,6 +123,24 @@ class VelocityCommands(HiddenTask):
             _term("velocity_command", "m/s", ("twist.linear.x", "twist.linear.y")),
             _term("turn_command", "rad/s", ("twist.angular.z",)),
         )
+
+    @property
+    def mirrored_tasks(self) -> tuple[int, ...]:
+        """The task of each one's mirror image; -1 if it is not among the commands."""
+        tasks = self.tasks
+        images = (IMAGES.get(name, name) for name in tasks)
+        return tuple(tasks.index(image) if image in tasks else -1 for image in images)
+
+    @property
+    def mirror(self) -> dict[str, TermMirror]:
+        """The mirror image of the command."""
+        signs = {"velocity_command": (1, -1), "turn_command": (-1,)}
+        return {term.name: TermMirror(signs=signs[term.name]) for term in self.terms}
+
+    @property
+    def shows_task(self) -> bool:
+        """True if policies see the command."""
+        return self.shown
 
     def full(self, task: int) -> Floats:
         """(3,) the command of a task at its full speed: ahead, left, counter-clockwise."""

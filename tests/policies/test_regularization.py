@@ -355,9 +355,9 @@ def test_a_family_without_mirror_images_is_refused(places):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("mirrored_tasks", (0,), "mirrored_tasks are (0,), of tasks 0 to 1"),
+        ("mirrored_tasks", (0,), "mirrored_tasks are (0,), of tasks 0 to 1, -1 is none"),
         ("mirrored_tasks", (0, 0), "mirrored_tasks (0, 0) are no pairs"),
-        ("mirrored_tasks", (0, 2), "mirrored_tasks are (0, 2), of tasks 0 to 1"),
+        ("mirrored_tasks", (0, 2), "mirrored_tasks are (0, 2), of tasks 0 to 1, -1 is none"),
         ("mirrored_tasks", (1, 0), "no task of family 'mirrored_bandits' is its own mirror image"),
         ("mirror", {"goals": TermMirror(signs=(1, -1))}, "'goals' has 4 elements, 2 are given"),
         ("mirror", {"goals": (1, -1)}, "mirror of 'goals' is no TermMirror: (1, -1)"),
@@ -377,6 +377,35 @@ def test_skills_that_see_the_task_are_mirrored_on_every_one(places, monkeypatch)
     assert find_symmetry(config, robot, family).tasks.tolist() == [True, True]
     network = replace(config.network, hidden_from_skills=("goals",))
     assert "no task of family" in refusal(replace(config, network=network))
+
+
+@pytest.mark.parametrize(
+    ("commands", "shown", "own"),
+    [
+        (2, False, "11"),
+        (3, False, "110"),
+        (5, False, "11001"),
+        (6, False, "110010"),
+        (7, False, "1100100"),
+        (6, True, "111111"),
+    ],
+)
+def test_a_step_of_a_velocity_command_in_the_mirror_is_one_of_its_image(commands, shown, own):
+    family = make_family("velocity_commands", {"commands": commands, "shown": shown})
+    for task, image in enumerate(family.mirrored_tasks):
+        if image >= 0:
+            there = family.full(task) * [1, -1, -1]  # ahead, left, counter-clockwise
+            np.testing.assert_array_equal(family.full(image), there)
+    alone = {2: [], 3: ["turn_left"], 5: [], 6: ["left"], 7: []}[commands]
+    assert [family.tasks[t] for t, i in enumerate(family.mirrored_tasks) if i < 0] == alone
+    config = small_config(5)  # of which the symmetry and what skills do not see count here
+    regularization = replace(config.regularization, symmetry="augmentation")
+    config = replace(config, regularization=regularization)
+    found = find_symmetry(config, load_robot("go2"), family)
+    assert "".join(str(int(each)) for each in found.tasks) == own
+    size = load_robot("go2").interface.with_terms(family.terms).observation_size
+    seen = np.arange(1.0, size + 1)
+    np.testing.assert_array_equal(found.observation(found.observation(seen)), seen)
 
 
 def test_a_map_that_does_not_hold_is_refused_before_a_training(places, tmp_path):

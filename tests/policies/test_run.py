@@ -13,19 +13,27 @@ import zipfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from policies.bundle.export import provenance_of
 from policies.mlsh.config import write_config
-from policies.mlsh.iteration import Iteration
+from policies.mlsh.iteration import Iteration, group_statistics
 from policies.training import divergence, start_run
 from policies.training.divergence import read_failure, repeat
 from policies.training.export_run import export_run
-from policies.training.metrics import CsvLog, column_names, read_rows, skill_mutual_information
+from policies.training.metrics import (
+    CsvLog,
+    column_names,
+    describe,
+    read_rows,
+    skill_mutual_information,
+)
 from policies.training.run import create_run, open_run
 from policies.training.train import WRITTEN, learn_masters, train
+from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
 from sim.files.arrays import load_arrays, save_arrays
 from sim.physics.robot_model import ROBOTS, load_robot
@@ -587,6 +595,48 @@ def test_saved_arrays_come_back(tmp_path):
 # Metrics ----------------------------------------------------------------------------------------
 
 
+def iteration(**changed):
+    """Of two groups, each with a task of its own."""
+    two = np.zeros(2)
+    values = {
+        "number": 1,
+        "steps": 1,
+        "age": np.array([5, 5]),
+        "task": np.array([0, 1]),
+        "returns": two,
+        "success": two,
+        "usage": np.zeros((2, 2)),
+        "state_information": np.zeros((2, 2)),
+        "alone": np.full((2, 2), np.nan),
+        "probing": two.astype(bool),
+        "master": None,
+        "skill": None,
+        "reset_skill": None,
+        "distance": 1.0,
+        "diverged": 0,
+    }
+    return Iteration(**values | changed)
+
+
+def test_success_of_rollouts_in_which_no_episode_ended_is_unknown():
+    done = np.array([[False, True], [False, True]])  # (T, B): one simulation per group
+    rollout = SimpleNamespace(
+        reward=np.ones((2, 2)),
+        counted_ticks=lambda limit: np.full(2, 2.0),
+        done=done,
+        success=done & [[False, False], [False, True]],
+        is_random=np.zeros((2, 2), bool),
+        skill=np.zeros((2, 2), int),
+    )
+    groups = SimpleNamespace(by_group=lambda x: x[:, None], all_gather=lambda x: x)
+    success = group_statistics(rollout, groups, 2, 4)["success"]
+    np.testing.assert_array_equal(success, [np.nan, 0.5])
+    references = [ReferenceReturns(0.0, 0.5, 1.0)] * 2
+    row = describe(iteration(success=success), ("a", "b"), references, 5, 1.0, 1.0)
+    assert "success/a" not in row
+    assert row["success/b"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("usage", "bits"),
     [
@@ -598,24 +648,7 @@ def test_saved_arrays_come_back(tmp_path):
     ],
 )
 def test_mutual_information_of_skill_and_task(usage, bits):
-    two = np.zeros(2)
-    it = Iteration(
-        number=1,
-        steps=1,
-        age=np.array([5, 5]),
-        task=np.array([0, 1]),
-        returns=two,
-        success=two,
-        usage=np.array(usage, float),
-        state_information=np.zeros((2, 2)),
-        alone=np.full((2, 2), np.nan),
-        probing=two.astype(bool),
-        master=None,
-        skill=None,
-        reset_skill=None,
-        distance=1.0,
-        diverged=0,
-    )
+    it = iteration(usage=np.array(usage, float))
     assert skill_mutual_information(it, warmup=5) == pytest.approx(bits, abs=1e-5)
     assert skill_mutual_information(it, warmup=6) == 0  # nobody has warmed up
 
