@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
+from policies.mlsh.curriculum_config import CurriculumConfig
 from policies.mlsh.networks import Activation
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.regularization_config import RegularizationConfig
@@ -41,6 +42,7 @@ RECOMMENDABLE = (
     "skill",
     "network",
     "regularization",
+    "curriculum",
 )  # sections that a family may say
 MOST = 10**12  # of anything that is counted
 Count = Annotated[Integer, Field(ge=1, le=MOST)]
@@ -210,6 +212,7 @@ class TrainConfig:
     skill: PpoConfig  # updates of the skills
     network: NetworkConfig = NetworkConfig()
     regularization: RegularizationConfig = RegularizationConfig()  # of the skills
+    curriculum: CurriculumConfig = CurriculumConfig()  # of the reward terms
     family_parameters: dict[str, Setting] = Field(default_factory=dict)  # by name
     seed: Natural = 0  # random seed; the option --seed
     steps: Count = 1_000_000  # environment steps of meta-training

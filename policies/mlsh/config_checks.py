@@ -11,6 +11,7 @@ from sim.envs.privileged import check_privileged
 from sim.errors import UserError, unknown
 from sim.interface import Interface
 from sim.physics.robot_model import load_robot
+from sim.tasks.base import HasRewards, TaskFamily
 from sim.tasks.registry import make_family
 
 # A thread costs memory and a start; the rest is what a rollout is held in.
@@ -45,9 +46,25 @@ def check_names(config: TrainConfig) -> None:
         robot, family, config.network.privileged, randomized=config.domain_randomization
     )
     find_symmetry(config, robot, family)
+    check_curriculum(config, family)
     interface = robot.interface.with_terms(family.terms)
     for setting in ("hidden_from_skills", "hidden_from_masters"):
         hidden_elements(interface, config.network, setting)
+
+
+def check_curriculum(config: TrainConfig, family: TaskFamily) -> None:
+    """Refuse a curriculum on costs where the family has none.
+
+    Raises:
+        UserError: names the setting and the family.
+    """
+    scale = config.curriculum.cost_scale
+    rewards = family.rewards if isinstance(family, HasRewards) else None
+    if scale < 1 and not (rewards and any(each.weight < 0 for each in rewards.terms)):
+        raise UserError(
+            f"curriculum.cost_scale {scale:g}: task family {config.family!r} has no reward terms "
+            "with negative weights. Valid: 1"
+        )
 
 
 def entropy_is_void(config: TrainConfig) -> bool:

@@ -104,6 +104,8 @@ class Mlsh:
         """One rollout of every group and the updates it allows."""
         if not self.freeze_skills:
             self._change_tasks()
+        if self.env.world.terms is not None and not self.freeze_skills:
+            self.env.world.terms.cost_scale = self.config.curriculum.cost_scale_at(self.steps)
         age, probing, joint = self.schedule.age.copy(), self.schedule.probing, self.schedule.joint
         rollout = self.collector.collect(
             self.iteration,

@@ -47,7 +47,7 @@ IDLE = {
 IDLE_ALONE = {
     key: f"{_IDLE}, and there is no PPO from scratch beside them"
     for key in (
-        *("skill", "regularization"),
+        *("skill", "regularization", "curriculum"),
         "network.initial_log_std",
         "network.normalize_observations",
         "network.privileged",

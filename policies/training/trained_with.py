@@ -38,6 +38,8 @@ LATER: dict[str, Any] = {
     "regularization.spatial_deviation": 0.05,
     "regularization.symmetry": "none",
     "regularization.mirror_loss": 0.5,
+    "curriculum.cost_scale": 1.0,
+    "curriculum.cost_steps": 0,
 }
 FILES = ("robot.yaml", "model.xml", RANGES)  # of every robot; some have more, named in model.xml
 

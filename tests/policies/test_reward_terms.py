@@ -1,5 +1,6 @@
 """Every reward term is logged for every task, and what is logged adds up to the reward."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ SMALL = [
     *("family_parameters.commands=2", "family_parameters.ticks=20", "steps=240"),
 ]
 TASKS = ("ahead", "back")
+COSTS = [each.term.name for each in WALKING.terms if each.weight < 0]
 
 
 def small(*more):
@@ -66,8 +68,63 @@ def test_a_family_without_terms_has_no_such_columns():
     assert not [name for name in row if name.startswith("reward/")]
 
 
-def test_it_goes_on_from_a_checkpoint_bit_for_bit():
-    config = replace(small(), steps=10**6)
+CURRICULUM = ("curriculum.cost_scale=0.25", "curriculum.cost_steps=240")
+
+
+def test_costs_grow_to_their_weights():
+    plain, eased = Mlsh(small()), Mlsh(small(*CURRICULUM))
+    whole, part = plain.iterate().reward_terms, eased.iterate().reward_terms
+    for each in WALKING.terms:  # the same rollout: nothing was learned yet
+        factor = 0.25 if each.weight < 0 else 1.0
+        np.testing.assert_allclose(part[each.term.name], factor * whole[each.term.name])
+    assert eased.steps == 80
+    scales = []
+    for _ in range(4):
+        eased.iterate()
+        scales.append(eased.env.world.terms.cost_scale)
+    assert scales == [0.5, 0.75, 1.0, 1.0]
+
+
+def test_masters_alone_pay_the_whole_costs():
+    learner = Mlsh(small(*CURRICULUM), freeze_skills=True, tasks=[0, 1])
+    learner.iterate()
+    assert learner.env.world.terms.cost_scale == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (CURRICULUM[:1], "cost_scale 0.25 needs cost_steps, the steps after which it is 1"),
+        (CURRICULUM[1:], "cost_steps 240 has no effect with cost_scale 1"),
+        (("curriculum.cost_scale=2",), "less than or equal to 1"),
+        (("curriculum.cost_scale=-1",), "greater than or equal to 0"),
+        (("curriculum.cost_steps=1.5",), "curriculum.cost_steps"),
+        (("curriculum.cost_steps=-1",), "greater than or equal to 0"),
+        (("curriculum.speed=1",), "curriculum.speed"),
+    ],
+)
+def test_a_curriculum_that_cannot_be_is_refused(settings, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        small(*settings)
+
+
+def test_a_family_without_costs_has_no_curriculum_on_them(tmp_path):
+    for family, more in (
+        ("moving_bandits", ()),
+        ("velocity_commands", [f"family_parameters.rewards.{n}=0" for n in COSTS]),
+    ):
+        config = default_config(family, "go2" if more else "omni").with_values(
+            [*CURRICULUM, *more]
+        )
+        with pytest.raises(
+            UserError, match=f"^curriculum.cost_scale 0.25: task family '{family}'"
+        ):
+            create_run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("more", [(), CURRICULUM], ids=["plain", "curriculum"])
+def test_it_goes_on_from_a_checkpoint_bit_for_bit(more):
+    config = replace(small(*more), steps=10**6)
     first = Mlsh(config)
     for _ in range(2):
         first.iterate()

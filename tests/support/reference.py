@@ -320,6 +320,7 @@ def settings() -> str:
             ("skill.", config.PpoConfig),
             ("network.", config.NetworkConfig),
             ("regularization.", config.RegularizationConfig),
+            ("curriculum.", config.CurriculumConfig),
         )
         for name, text in comments(cls).items()
     }

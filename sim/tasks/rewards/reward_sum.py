@@ -31,7 +31,8 @@ class RewardSum:
     Attributes:
         names: of the terms, in order.
         signals: that the terms read.
-        totals: (n, terms) sums of the weighted values since `take_totals`.
+        totals: (n, terms) sums of the weighted values since `take_means`.
+        cost_scale: factor of the negative weights.
 
     Raises:
         UserError: a term needs a part that the model lacks, or a command; one line.
@@ -64,6 +65,7 @@ class RewardSum:
         feet = len(self._parts.feet) if self._steps else 0
         self._feet = FeetMemory.begun(size, feet)
         self.totals, self._ticks = np.zeros((size, len(self.names))), 0
+        self.cost_scale = 1.0
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -108,7 +110,8 @@ class RewardSum:
             value = each.term.function(motion, **dict(each.parameters))
             if np.shape(value) != (len(values),):
                 raise self._wrong(column, f"the shape is {np.shape(value)}, not ({len(values)},)")
-            values[:, column] = each.weight * np.asarray(value)
+            weight = each.weight * (self.cost_scale if each.weight < 0 else 1.0)
+            values[:, column] = weight * np.asarray(value)
         if not np.isfinite(values).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise self._wrong(column, f"{values[row, column]} in simulation {row} is not finite")
