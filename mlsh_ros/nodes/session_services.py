@@ -19,6 +19,7 @@ from mlsh_ros.nodes.master_node import RESPONSE_TOPIC
 from mlsh_ros.nodes.request_age import RequestAge
 
 AUTO_ARM_PERIOD = 0.5  # s between two attempts to arm and start
+AUTO_ARM_PATIENCE = 5.0  # s after which it is said why the robot is not armed
 POLL = 0.02  # s between two looks for requests
 ENDING = ("stop", "disarm")  # served at any age, and first: nothing keeps them waiting
 MOST = 100  # requests of one service that are served in a row
@@ -39,7 +40,7 @@ class SessionServices:
         estop: state of the emergency stop panels.
         forget_sensors: removes all samples.
         prepare: called in RUNNING, before a session begins.
-        sensors_missing: returns the topics without a message so far.
+        sensors_missing: returns the topics without a message so far, with the reason.
     """
 
     def __init__(
@@ -52,12 +53,13 @@ class SessionServices:
         *,
         forget_sensors: Callable[[], None],
         prepare: Callable[[], None],
-        sensors_missing: Callable[[], object],
+        sensors_missing: Callable[[], list[str]],
     ) -> None:
         self._node, self._supervisor, self._session = node, supervisor, session
         self._checks, self._estop, self._prepare = checks, estop, prepare
         self._forget_sensors, self._missing = forget_sensors, sensors_missing
         self._auto_arm_timer: Any = None
+        self._auto_arm_since, self._auto_arm_refusal = 0.0, ""
         self._side = side_node(node, "services")
         self._services = [
             (
@@ -87,6 +89,7 @@ class SessionServices:
 
     def begin_auto_arm(self) -> None:
         """Arm and start automatically as soon as all conditions are met."""
+        self._auto_arm_since, self._auto_arm_refusal = steady_time(), ""
         self._auto_arm_timer = self._node.create_timer(
             AUTO_ARM_PERIOD, self._arm_and_start, clock=steady()
         )
@@ -193,11 +196,19 @@ class SessionServices:
         return f"the state is {describe(status)}{hints.get(status.state, '') if hint else ''}"
 
     def _arm_and_start(self) -> None:
-        if self._supervisor.state is State.DISARMED:
-            self._arm()
-        ready = self._supervisor.state is State.READY and not self._missing()
-        if ready and self._node.publisher_count(RESPONSE_TOPIC) and not self._start():
-            self.cancel_auto_arm()
+        refusal = self._arm() if self._supervisor.state is State.DISARMED else ""
+        if self._supervisor.state is State.READY:
+            if missing := self._missing():
+                refusal = f"nothing has come from {', '.join(missing)}"
+            elif not self._node.publisher_count(RESPONSE_TOPIC):
+                refusal = f"no node publishes {RESPONSE_TOPIC!r}"
+            elif not (refusal := self._start()):
+                self.cancel_auto_arm()
+        # Once for each reason: all of them pass while the nodes come up.
+        late = steady_time() - self._auto_arm_since > AUTO_ARM_PATIENCE
+        if refusal and late and refusal != self._auto_arm_refusal:
+            self._auto_arm_refusal = refusal
+            self._node.get_logger().warning(f"does not start by itself yet: {refusal}")
 
 
 def describe(status: Status) -> str:

@@ -257,7 +257,7 @@ class SkillNode(CoreNode):
             self.estop,
             forget_sensors=self._forget_sensors,
             prepare=self._prepare,
-            sensors_missing=self.sensors.missing,
+            sensors_missing=self.sensors.unheard,
         )
 
     def _make_loop(self, safety_monitor: SafetyMonitor) -> ControlLoop | LockstepLoop:

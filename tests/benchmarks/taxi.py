@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from policies.mlsh.config import NetworkConfig
 from policies.mlsh.networks import Normalizer
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from tests.benchmarks import one_line_errors
@@ -39,7 +40,9 @@ class Taxis:
     ) -> None:
         self.tasks, self.envs, self.rng = tasks, envs, rng
         self.num_envs = len(tasks) * envs
-        self.interface = SimpleNamespace(observation_size=tasks[0].seen.shape[1])
+        self.interface = SimpleNamespace(
+            observation_size=tasks[0].seen.shape[1], observation_slices={}
+        )
         self.task = np.repeat(np.arange(len(tasks)), envs)
         moves = [task.actions for task in tasks]
         self.following = np.stack([m.following for m in moves])
@@ -111,7 +114,7 @@ class TaxiMasters:
             method=method,
             agent=Skills(tasks[0]),
             family=SimpleNamespace(ticks=STEPS),
-            config=SimpleNamespace(seed=seed),
+            config=SimpleNamespace(seed=seed, network=NetworkConfig()),
         )
         self.values = DurationLearner(learner, [DECISION_TICKS], settings)
         self.scored = Taxis(tasks, len(tasks[0].starts))

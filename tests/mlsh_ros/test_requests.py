@@ -167,12 +167,47 @@ class Services:
             mock.MagicMock(requests=0),
             forget_sensors=lambda: None,
             prepare=None,
-            sensors_missing=None,
+            sensors_missing=lambda: self.missing,
         )
+        self.missing, self.node = [], node
 
     def poll(self):
         self.services._poll()
         return self.served
+
+
+def test_a_robot_that_is_to_start_by_itself_says_why_it_does_not(monkeypatch):
+    """Each reason once, and not while the nodes come up."""
+    services = Services(monkeypatch)
+    refusals = {"arm": "/other/sim_node publishes 'odom' too", "start": ""}
+    services.checks.not_fit = lambda: refusals["arm"]
+    services.checks.not_ready = lambda: refusals["start"]
+    node, publishers = services.node, []
+    node.publisher_count.side_effect = lambda topic: len(publishers)
+    warnings = []
+    node.get_logger.return_value.warning.side_effect = warnings.append
+
+    def try_for(seconds):
+        for _ in range(round(seconds / 0.5)):
+            services.now += 0.5
+            services.services._arm_and_start()
+        told = [text.partition("does not start by itself yet: ")[2] for text in warnings]
+        warnings.clear()
+        return told
+
+    services.services.begin_auto_arm()
+    assert try_for(5.0) == []
+    assert try_for(5.0) == ["/other/sim_node publishes 'odom' too"]
+    refusals["arm"], services.missing = "", ["odom (never received)", "goals (never received)"]
+    assert try_for(2.0) == ["nothing has come from odom (never received), goals (never received)"]
+    services.missing = []
+    assert try_for(2.0) == ["no node publishes 'decision/response'"]
+    publishers.append("master_node")
+    refusals["start"] = "no node but watchdog_node and recorder_node receives 'cmd_vel'"
+    assert try_for(2.0) == [refusals["start"]]
+    refusals["start"] = ""
+    assert try_for(2.0) == []
+    assert services.supervisor.state is State.RUNNING
 
 
 def test_a_flood_of_requests_keeps_no_stop_waiting(monkeypatch):

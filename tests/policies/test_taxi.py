@@ -49,6 +49,15 @@ def test_a_skill_without_a_passenger_to_set_down_waits():
         assert len(set(state)) == 1
 
 
+def test_masters_of_two_tasks_are_updated_and_scored():
+    tasks = [famp_task(*pair) for pair in PAIRS[:2]]
+    masters = TaxiMasters(tasks, seed=0, episodes=2, settings=OffPolicyConfig())
+    masters.iterate()
+    scores = masters.scores()
+    assert scores.shape == (3, 2)
+    assert np.isfinite(scores).all()
+
+
 @pytest.mark.slow
 def test_masters_learn_the_hidden_task():
     """A hundred episodes of each task; only the arrival pays, 12 to 22 steps after the start."""
