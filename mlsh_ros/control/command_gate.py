@@ -148,7 +148,9 @@ class CommandGate:
         if self._at_rest:
             return False
         if watch is None or not watch.lives:
-            self._put(self._braked(self.command, now), now, stamp)
+            # Where nobody else brakes the robot, a late command is better than none.
+            alone = self._patience is None or watch is not None
+            self._put(self._braked(self.command, now), now, stamp, alone=alone)
         return True
 
     def _braked(self, command: Floats, now: float) -> Floats:
@@ -179,13 +181,13 @@ class CommandGate:
             return False
         return not now - self._sent < FRESH * self._patience
 
-    def _put(self, command: Floats, now: float, stamp: int | None) -> None:
+    def _put(self, command: Floats, now: float, stamp: int | None, *, alone: bool = False) -> None:
         # It has to leave while the one before it counts as being in force: then somebody else may
         # command the robot. In lockstep a command may take as long as it likes.
         standing = self.command is not None and not self._handed_over(now)
         patience = self._patience or UNWATCHED * self.interface.control_dt
         age = now - self._sent if standing and self._patience is not None else 0.0
-        self.leeway = FRESH * patience - age if self._paced else math.inf
+        self.leeway = FRESH * patience - age if self._paced and not alone else math.inf
         before = self.command, self._sent
         # Before it is sent: where sending fails half-way, a part of it may be in force.
         self.command, self._sent, self.count = command, now, self.count + 1

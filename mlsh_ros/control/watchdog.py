@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.control.faults import FaultError
 from mlsh_ros.messages.command_limits import is_safe, moving, rounding, violation
 from sim.interface import Floats, Interface
 
@@ -194,6 +196,16 @@ class Watchdog:
             else:
                 self.cause = f"command ({standing}) stood for {now - self._oldest:.3f} s"
         return bool(self.cause) and not self._kept
+
+    @contextmanager
+    def braking(self, now: float) -> Iterator[Floats]:
+        """`brake`, for a command that is sent within; where it is too late, none has left."""
+        before = self.command
+        try:
+            yield self.brake(now)
+        except FaultError:
+            self.command = before
+            raise
 
     def brake(self, now: float) -> Floats:
         """Next command (A,) on the way to the safe one, to be sent every tick.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -206,8 +207,9 @@ class SessionServices:
                 self.cancel_auto_arm()
         # Once for each reason: all of them pass while the nodes come up.
         late = steady_time() - self._auto_arm_since > AUTO_ARM_PATIENCE
-        if refusal and late and refusal != self._auto_arm_refusal:
-            self._auto_arm_refusal = refusal
+        reason = re.sub(r"[\d.]+", "", refusal)  # without ages, which grow
+        if refusal and late and reason != self._auto_arm_refusal:
+            self._auto_arm_refusal = reason
             self._node.get_logger().warning(f"does not start by itself yet: {refusal}")
 
 

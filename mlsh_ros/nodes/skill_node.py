@@ -6,6 +6,7 @@ Its parameters are declared in `mlsh_ros.bringup.params`, its control step is
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, String
 
 from mlsh_ros.bringup.params import SKILL_NODE
-from mlsh_ros.control.clock import SimulatedClock, steady_time
-from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
+from mlsh_ros.control.clock import HOLD, SimulatedClock, steady_time
+from mlsh_ros.control.command_gate import FRESH, CommandGate, WatchdogReport
 from mlsh_ros.control.controller import Controller, Request
 from mlsh_ros.control.diagnostics import diagnose
 from mlsh_ros.control.emergency_stop import KEPT, EmergencyStop
@@ -466,7 +467,10 @@ class SkillNode(CoreNode):
     def _publish(self, command: Floats, stamp: int | None) -> None:
         assert self._commander is not None
         self._sent = steady_time()
-        by = self._checked + self.gate.leeway
+        leeway = self.gate.leeway
+        if isinstance(self.time, SimulatedClock) and leeway < math.inf:
+            leeway = FRESH * HOLD  # watchdog_node waits for so long by the system's clock
+        by = self._checked + leeway
         self._commander.send(command, self._stamp() if stamp is None else stamp, by)
 
     def _stamp(self) -> int:

@@ -350,8 +350,8 @@ class WatchdogNode(CoreNode):
             if not self.watchdog.cause:
                 return
             by = steady_time() + 2 * PERIOD  # later, skill_node may have taken over
-            command = self.watchdog.brake(self.time.now())
-            self._commander.send(command, self.get_clock().now().nanoseconds, by)
+            with self.watchdog.braking(self.time.now()) as command:
+                self._commander.send(command, self.get_clock().now().nanoseconds, by)
         if np.isnan(command).any():
             self.get_logger().warning(
                 "nothing is known of the robot's command and state; only what is known is braked",

@@ -11,6 +11,7 @@ import pytest
 from mlsh_ros.control.command_gate import CommandGate, WatchdogReport
 from mlsh_ros.control.faults import FaultError
 from mlsh_ros.control.supervisor import State, Supervisor
+from mlsh_ros.control.watchdog import Watchdog
 from mlsh_ros.messages import conversion
 
 DT = 0.1
@@ -21,7 +22,7 @@ class Held:
 
     PATIENCE = 2.5 * DT
 
-    def __init__(self, monkeypatch, bundle, *, watched):
+    def __init__(self, monkeypatch, bundle, *, watched, lives=True):
         module = pytest.importorskip("mlsh_ros.nodes.skill_node")
         commander = pytest.importorskip("mlsh_ros.nodes.commander")
         self.clock, self.at, self.long, self.places = 7.0, None, 0.0, set()
@@ -52,7 +53,7 @@ class Held:
         )
         for name in ("now", "_publish", "send_command"):
             setattr(self.node, name, partial(getattr(module.SkillNode, name), self.node))
-        report = WatchdogReport(lives=True, newer=False, command=None)
+        report = WatchdogReport(lives=lives, newer=False, command=None)
         self.gate = self.node.gate = CommandGate(
             interface, self.supervisor, self.node._publish, lambda: report, paced=True
         )
@@ -123,7 +124,41 @@ def test_no_braking_command_of_before_a_pause_leaves_after_it(monkeypatch, bundl
     assert len(held.wire) == 2
 
 
+@pytest.mark.parametrize("place", ["stamp", "message"])
+@pytest.mark.parametrize("how", [{"watched": False}, {"watched": True, "lives": False}], ids=str)
+def test_braking_goes_on_late_where_nobody_else_brakes(monkeypatch, bundle, place, how):
+    """Each command is held up: one that leaves late is better than none."""
+    held = Held(monkeypatch, bundle, **how)
+    assert held.drive(0.5)
+    held.clock += DT
+    held.supervisor.fault("estop", "pressed")
+    held.at, held.long = place, 0.3
+    for _ in range(5):
+        try:
+            if not held.gate.brake(held.node.now()):
+                break
+        except FaultError:  # the first: a watchdog_node that has died may still have lived
+            assert how["watched"]
+            assert len(held.wire) == 1
+    assert held.wire[-1][1] == 0.0
+
+
 def test_each_place_of_a_pause_is_passed(monkeypatch, bundle):
     held = Held(monkeypatch, bundle, watched=True)
     assert held.drive(0.4)
     assert held.places == {"before the check", "record", "stamp", "message"}
+
+
+def test_a_braking_command_of_the_watchdog_that_was_held_up_has_not_brought_it_to_rest(bundle):
+    watchdog = Watchdog(bundle.interface, 0.25)
+    force = np.array([0.4, 0.0])  # one step from rest
+    watchdog.command = force.copy()
+    watchdog.refuse("a test")
+    held_up = FaultError("deadline", "a command was held up before it left")
+    with pytest.raises(FaultError), watchdog.braking(9.0):
+        raise held_up
+    np.testing.assert_array_equal(watchdog.command, force)
+    assert not watchdog.at_rest
+    with watchdog.braking(9.1):
+        pass
+    assert watchdog.at_rest

@@ -198,6 +198,10 @@ def test_a_robot_that_is_to_start_by_itself_says_why_it_does_not(monkeypatch):
     services.services.begin_auto_arm()
     assert try_for(5.0) == []
     assert try_for(5.0) == ["/other/sim_node publishes 'odom' too"]
+    refusals["arm"] = "/other/sim_node publishes 'odom' too, for 3.5 s"
+    assert len(try_for(0.5)) == 1
+    refusals["arm"] = "/other/sim_node publishes 'odom' too, for 4.0 s"
+    assert try_for(0.5) == []  # the same, older
     refusals["arm"], services.missing = "", ["odom (never received)", "goals (never received)"]
     assert try_for(2.0) == ["nothing has come from odom (never received), goals (never received)"]
     services.missing = []
