@@ -151,7 +151,7 @@ def test_each_place_of_a_pause_is_passed(monkeypatch, bundle):
 
 def test_a_braking_command_of_the_watchdog_that_was_held_up_has_not_brought_it_to_rest(bundle):
     watchdog = Watchdog(bundle.interface, 0.25)
-    force = np.array([0.4, 0.0])  # one step from rest
+    force = np.array([0.1, 0.0])  # one step from rest
     watchdog.command = force.copy()
     watchdog.refuse("a test")
     held_up = FaultError("deadline", "a command was held up before it left")
@@ -159,6 +159,7 @@ def test_a_braking_command_of_the_watchdog_that_was_held_up_has_not_brought_it_t
         raise held_up
     np.testing.assert_array_equal(watchdog.command, force)
     assert not watchdog.at_rest
-    with watchdog.braking(9.1):
-        pass
+    for n in range(9):
+        with watchdog.braking(9.1 + n / 10):
+            pass
     assert watchdog.at_rest
