@@ -135,10 +135,10 @@ def problems(
     """
     parts = []
     found = error.errors(include_url=False)
+    outside = {each["loc"][:n] for each in found for n in range(len(each["loc"]))}
     for item in found:
         kind, value, loc = item["type"], item["input"], item["loc"]
-        inside = any(each["loc"][: len(loc)] == loc and each is not item for each in found)
-        if kind == "too_short" and value and inside:
+        if kind == "too_short" and value and loc in outside:
             continue  # it is long enough, but pydantic counts only what is valid in it
         if kind == "unexpected_keyword_argument" and adapter is not None:
             *outer, key = loc

@@ -14,6 +14,7 @@ from policies.bundle.adaptation import AdaptationPoint
 from policies.mlsh.actor_critic import Agent
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.config_checks import MAX_SIMULATIONS
+from policies.mlsh.curriculum_config import CurriculumConfig
 from policies.mlsh.mlsh import Mlsh
 from policies.mlsh.rollout import Collector
 from policies.offpolicy.evaluation import OffPolicyEstimate
@@ -233,7 +234,8 @@ def from_scratch(
         probe="none",
         reset_skill_below=0.0,
     )
-    learner = Mlsh(replace(config, mlsh=method), tasks=[task])
+    # It pays the whole costs from the first step on, as masters do.
+    learner = Mlsh(replace(config, mlsh=method, curriculum=CurriculumConfig()), tasks=[task])
     if install_skill is not None:
         install_skill(learner.agent)
     return _learn(learner, learner, updates, episodes, on_update)

@@ -35,6 +35,7 @@ IDLE = {
     "mlsh.envs": "has no effect here: --episodes sets the experience per update",
     "mlsh.groups": "has no effect here: there is one master for each task",
     "checkpoint_every": "has no effect here: there are no checkpoints",
+    "curriculum": "has no effect here: the whole costs are paid from the first step on",
     **{
         f"mlsh.{key}": _IDLE
         for key in (
@@ -47,7 +48,7 @@ IDLE = {
 IDLE_ALONE = {
     key: f"{_IDLE}, and there is no PPO from scratch beside them"
     for key in (
-        *("skill", "regularization", "curriculum"),
+        *("skill", "regularization"),
         "network.initial_log_std",
         "network.normalize_observations",
         "network.privileged",

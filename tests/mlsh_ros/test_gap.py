@@ -18,7 +18,7 @@ from mlsh_ros.sim2real.gap.gap import NO_GAP
 from mlsh_ros.sim2real.gap.joints import angles
 from mlsh_ros.sim2real.gap.measures import sudden
 from mlsh_ros.sim2real.gap.training_range import SPREAD, graphs_of, known_to, read_by
-from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay
+from mlsh_ros.sim2real.replay.open_loop_replay import OpenLoopReplay, open_loop_of
 from mlsh_ros.sim2real.sysid.identify import identify
 from policies.bundle.bundle import load_bundle
 from policies.bundle.onnx_reader import OnnxGraph
@@ -233,6 +233,23 @@ def test_stamps_of_another_clock_are_no_simulated_time():
     assert simulated_time([], [], origin) is None
     huge = [*received.tolist(), 2**64 - 1]  # what a file may say
     assert simulated_time(huge, [*passed.tolist(), 2**62], origin)(huge)[-1] == 2**62
+
+
+def test_a_rover_that_drives_straight_on_is_compared():
+    """Its yaw rate is rounding alone, which no unseen velocity changes."""
+    bundle = load_bundle("body_bandits")
+    straight = Wrong(command=lambda command: np.array([0.15, 0.0]))
+    robot = Robot(bundle, straight, seed=5).drive(next(iter(bundle.manifest.masters)))
+    for at, (received, order, topic, content) in enumerate(robot.heard):
+        if topic == TRACE:
+            content[1][-2:] = [0.15, 0.0]
+            robot.heard[at] = (received, order, topic, content)
+    first = len(robot.heard) // 5  # it drives when the recording begins
+    robot.heard = robot.heard[first:]
+    signals = robot.signals()
+    open_loop = open_loop_of(bundle, [signals], load_robot("rover")).bare()
+    windows = make_windows(signals, plan_for(open_loop.interface), open_loop.interface)
+    assert open_loop.undetermined(windows) == []
 
 
 def test_an_accelerometer_is_compared_at_every_physics_step():

@@ -100,6 +100,8 @@ def compare_finer(
     if finer is open_loop or own.restless or own.settled:
         return own
     other = _compared(finer, signals, skills, notes)
+    if not other.elements:
+        return own
     return other if other.clearer(own) else own
 
 

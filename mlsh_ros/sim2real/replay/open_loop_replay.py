@@ -37,6 +37,7 @@ SETTLE = 0.5  # s at the safe command until the robot stands on its floor
 # What is left of a perturbation after a second, from where on it does not decay: of a velocity,
 # else.
 LASTS, GROWS = 0.5, 1.5
+LEAST = 1e-3  # m/s or rad/s, of a velocity that moves
 UNSEEN = 0.3  # m/s or rad/s, that a velocity which no sensor shows may be off
 MATTERS = 0.05  # of the movement of a measured velocity
 NUDGED, PUSH = 6, 0.02  # windows, and how far, in each term's unit
@@ -222,7 +223,8 @@ class OpenLoopReplay:
                 if not term.unit.endswith("/s"):
                     continue
                 before, after = base.values[term.name], other.values[term.name]
-                size = before.std(axis=(0, 1)).max()
+                # A velocity that hardly moves shows rounding, which is no movement.
+                size = max(before.std(axis=(0, 1)).max(), float(term.noises.max()), LEAST)
                 begin = few.plan.before * self.fine
                 moved = np.abs(after - before)[:, begin:].mean(axis=1)
                 if float(np.median(moved, axis=0).max()) > MATTERS * size:
