@@ -56,15 +56,18 @@ def short(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[: most - 3]} .."
 
 
+SHORT_TEXT = 64  # characters
+
+
 def listed(texts: Iterable[str], separator: str = ", ", most: int = 250) -> str:
     """Join as many texts as fit into `most` characters, at least one, and count the rest.
 
-    A single text more is listed too: it says more than its number.
+    A single short text more is listed too: it says more than its number.
     """
     known = list(texts)
-    ends = accumulate(len(text) + len(separator) for text in known)
+    ends = list(accumulate(len(text) + len(separator) for text in known))
     fit = max(1, sum(end <= most for end in ends))
-    fit += len(known) - fit == 1
+    fit += len(known) - fit == 1 and ends[-1] <= most + SHORT_TEXT
     left = len(known) - fit
     return separator.join([*known[:fit], *([f"and {left} more"] if left > 0 else [])])
 
