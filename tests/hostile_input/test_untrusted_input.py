@@ -55,7 +55,8 @@ def test_a_long_value_does_not_make_a_long_error():
     assert len(str(unknown("robot", "a" * 10**6, ["b" * 10**6] * 500))) < 450
     assert listed(["one", "two"]) == "one, two"
     assert listed(["a" * 200, "b" * 200, "c"]) == "a" * 200 + ", and 2 more"
-    assert listed(["a" * 200, "b" * 200]) == f"{'a' * 200}, {'b' * 200}"  # says more than "1 more"
+    assert listed(["a" * 200, "b" * 200]) == "a" * 200 + ", and 1 more"
+    assert listed(["a" * 200, "b" * 90]) == f"{'a' * 200}, {'b' * 90}"  # says more than "1 more"
     assert listed([]) == ""
 
 
