@@ -10,7 +10,7 @@ import typer
 from mlsh_ros.cli.check_bundle import show_bundle
 from mlsh_ros.cli.console import bundle_interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
-from mlsh_ros.cli.options import Overwrite
+from mlsh_ros.cli.options import Overwrite, SkillLimitsFile
 from mlsh_ros.cli.train import report
 
 
@@ -24,13 +24,7 @@ def export(
     name: Annotated[
         str, typer.Option(help="Name of the bundle. Default: the name of the task family.")
     ] = "",
-    skill_limits: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file that limits what a robot may measure while a skill is active: per "
-            "skill and observation term [lowest, highest]."
-        ),
-    ] = None,
+    skill_limits: SkillLimitsFile = None,
     family_source: FamilyOption = None,
 ) -> None:
     """Learn a master for each task, export all networks to ONNX, and check them against torch."""

@@ -10,7 +10,7 @@ import typer
 from mlsh_ros.cli.check_bundle import show_bundle
 from mlsh_ros.cli.console import bundle_interrupted, say
 from mlsh_ros.cli.family_option import FamilyOption
-from mlsh_ros.cli.options import Overwrite, whole
+from mlsh_ros.cli.options import Overwrite, SkillLimitsFile, whole
 from policies.bundle.manifest import MAX_DECISION_TICKS
 
 
@@ -37,13 +37,7 @@ def import_skill(
     name: Annotated[
         str, typer.Option(help="Name of the bundle. Default: the name of its folder.")
     ] = "",
-    skill_limits: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file that limits what a robot may measure while a skill is active: per "
-            "skill and observation term [lowest, highest]."
-        ),
-    ] = None,
+    skill_limits: SkillLimitsFile = None,
     overwrite: Overwrite = False,
     settings: Annotated[
         list[str] | None,

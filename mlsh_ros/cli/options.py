@@ -172,4 +172,11 @@ RenamedTopics = Annotated[
 
 # Results ----------------------------------------------------------------------------------------
 
+SkillLimitsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file that limits what a robot may measure while a skill is active: per "
+        "skill and observation term [lowest, highest]."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output files.")]

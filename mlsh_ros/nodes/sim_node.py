@@ -370,8 +370,10 @@ class SimNode(CoreNode):
             moves = self._started and not self._done and not self._paused
             if moves:
                 self.world.command = self._received
-                stands = np.tile(self.interface.safe_command, (1, 1))
-                self.world.step_physics(stands if self._fault == "stuck" else self._received, 1)
+                stuck = self._fault == "stuck"
+                self.world.step_physics(
+                    np.tile(self.interface.safe_command, (1, 1)) if stuck else self._received, 1
+                )
                 self._substep += 1
                 if self._substep % self.interface.substeps == 0:
                     self._judge()

@@ -53,12 +53,17 @@ def check_names(config: TrainConfig) -> None:
 
 
 def check_curriculum(config: TrainConfig, family: TaskFamily) -> None:
-    """Refuse a curriculum on costs where the family has none.
+    """Refuse a curriculum that does not end, and one on costs where the family has none.
 
     Raises:
         UserError: names the setting and the family.
     """
-    scale = config.curriculum.cost_scale
+    scale, until = config.curriculum.cost_scale, config.curriculum.cost_steps
+    if until >= config.steps:
+        raise UserError(
+            f"curriculum.cost_steps {until}: the training has {config.steps} steps, so that its "
+            f"costs would never count whole; at most {config.steps - 1}"
+        )
     rewards = family.rewards if isinstance(family, HasRewards) else None
     if scale < 1 and not (rewards and any(each.weight < 0 for each in rewards.terms)):
         raise UserError(

@@ -231,6 +231,12 @@ def test_stamps_of_another_clock_are_no_simulated_time():
     ):
         assert simulated_time(received.tolist(), stamp.tolist(), origin) is None, stamp[-3:]
     assert simulated_time([], [], origin) is None
+    # Of a robot whose clock is not set: its network stood still at the begin, or it sent a zero.
+    stalled, first = received.copy(), received + 10**11
+    stalled[:5], first[0] = 0, 0
+    stalled[5:] += 3 * 10**8
+    for came, stamp in ((stalled, received), (received, first)):
+        assert simulated_time(came.tolist(), stamp.tolist(), origin) is None
     huge = [*received.tolist(), 2**64 - 1]  # what a file may say
     assert simulated_time(huge, [*passed.tolist(), 2**62], origin)(huge)[-1] == 2**62
 

@@ -2,19 +2,17 @@
 
 import numpy as np
 import pytest
-import yaml
 
 from policies.bundle.bundle import load_bundle
 from policies.bundle.runtime import TOLERANCE, load_skills
 from policies.skill_import import importer, trial
-from policies.skill_import.importer import import_skills
 from sim.envs.vec_env import TaskVectorEnv
 from sim.errors import UserError
 from sim.interface.memory import ObservationMemory
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
 from sim.tasks.running import leans
-from tests.support.go2 import DEFAULT, FALLEN, JOINTS, POLICY, infer, inputs
+from tests.support.go2 import DEFAULT, FALLEN, JOINTS, import_ahead, infer, inputs
 
 AHEAD = (0.8, 0.0, 0.0)
 
@@ -22,21 +20,8 @@ AHEAD = (0.8, 0.0, 0.0)
 def test_the_imported_policy_walks_and_is_the_policy_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "ENVS", 2)
     monkeypatch.setattr(importer, "RANDOM_ROWS", 500)
-    data = yaml.safe_load(POLICY.with_name("go2_velocity.yaml").read_text())
-    data |= {"policy": str(POLICY), "skills": {"ahead": data["skills"]["ahead"]}}
-    (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
     robot, family = load_robot("go2"), make_family("two_targets", {"ticks": 300})
-    made = import_skills(
-        [tmp_path / "go2.yaml"],
-        "go2",
-        "two_targets",
-        tmp_path / "bundle",
-        name="go2",
-        decision_ticks=25,
-        decision_lead=1,
-        facts={"command": "test", "versions": {}, "commit": None},
-        settings=["family_parameters.ticks=300"],
-    )
+    made = import_ahead(tmp_path, settings=["family_parameters.ticks=300"])
     assert made.random == pytest.approx(0, abs=1e-5)
     assert made.visited == pytest.approx(0, abs=1e-5)
     assert made.doubts == []
@@ -178,20 +163,11 @@ def test_the_shipped_skills_are_the_policy_in_ten_thousand_visited_states():
 def test_a_policy_that_throws_the_robot_over_is_refused(tmp_path, monkeypatch):
     """The family ends the episode at the limit of the lean, and the simulation begins anew."""
     monkeypatch.setattr(trial, "ENVS", 2)
-    data = yaml.safe_load(POLICY.with_name("go2_velocity.yaml").read_text())
-    data |= {"policy": str(POLICY), "skills": {"ahead": data["skills"]["ahead"]}}
-    data["action"]["scale"] = [-3 * scale for scale in data["action"]["scale"]]
-    (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
+
+    def thrice_and_back(data):
+        data["action"]["scale"] = [-3 * scale for scale in data["action"]["scale"]]
+
     with pytest.raises(
         UserError, match="skill 'ahead': 2 of 2 simulated robots leave their limits"
     ):
-        import_skills(
-            [tmp_path / "go2.yaml"],
-            "go2",
-            "two_targets",
-            tmp_path / "bundle",
-            name="go2",
-            decision_ticks=25,
-            decision_lead=1,
-            facts={"command": "test", "versions": {}, "commit": None},
-        )
+        import_ahead(tmp_path, thrice_and_back)

@@ -4,7 +4,6 @@ import re
 
 import numpy as np
 import pytest
-import yaml
 from onnx import helper
 
 from mlsh_ros.control.faults import FaultError
@@ -18,7 +17,7 @@ from tests.policies.test_skill_limits import RULES
 from tests.support import one_line
 from tests.support.cli import run_mlsh
 from tests.support.foreign_policy import MODEL, ROBOT, description, model, robot_folder
-from tests.support.go2 import POLICY
+from tests.support.go2 import POLICY, import_ahead
 
 FACTS = {"command": "test", "versions": {}, "commit": None}
 KEY = '<keyframe><key name="up" qpos="0 0 {}"/></keyframe></mujoco>'
@@ -55,23 +54,8 @@ def arms(tmp_path, file=None, robot=ROBOT, **given):
 
 def go2(tmp_path, change=lambda data: None):
     """An import of the Go2's policy with one skill, and the lines that it prints."""
-    data = yaml.safe_load(POLICY.with_name("go2_velocity.yaml").read_text())
-    data |= {"policy": str(POLICY), "skills": {"ahead": data["skills"]["ahead"]}}
-    change(data)
-    (tmp_path / "go2.yaml").write_text(yaml.safe_dump(data))
     lines = []
-    found = import_skills(
-        [tmp_path / "go2.yaml"],
-        "go2",
-        "two_targets",
-        tmp_path / "bundle",
-        name="go2",
-        decision_ticks=25,
-        decision_lead=1,
-        facts=FACTS,
-        say=lines.append,
-    )
-    return found, lines
+    return import_ahead(tmp_path, change, say=lines.append), lines
 
 
 # Falls and motion -------------------------------------------------------------------------

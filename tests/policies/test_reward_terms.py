@@ -108,6 +108,14 @@ def test_a_curriculum_that_cannot_be_is_refused(settings, said):
         small(*settings)
 
 
+def test_a_curriculum_ends_before_the_training(tmp_path):
+    said = r"^curriculum.cost_steps 240: the training has 240 steps.* at most 239$"
+    with pytest.raises(UserError, match=said):
+        create_run(small(*CURRICULUM), tmp_path / "run")
+    longer = replace(small(*CURRICULUM), steps=241)
+    assert create_run(longer, tmp_path / "run").path.exists()
+
+
 def test_a_family_without_costs_has_no_curriculum_on_them(tmp_path):
     for family, more in (
         ("moving_bandits", ()),

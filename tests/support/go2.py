@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+import yaml
 from numpy.typing import NDArray
 
+from policies.skill_import.importer import import_skills
 from sim.envs.world import World
 from sim.interface import Floats, Interface
 from sim.interface.memory import ObservationMemory
@@ -176,3 +178,28 @@ class Walker:
             np.array(commands),
             torque,
         )
+
+
+def import_ahead(folder: Path, change=lambda data: None, **given):
+    """Import the policy with one skill into `folder/bundle`.
+
+    Args:
+        folder: of the description.
+        change: called with the description, as a mapping.
+        given: for `import_skills`, beside what it needs.
+    """
+    data = yaml.safe_load(POLICY.with_name("go2_velocity.yaml").read_text())
+    data |= {"policy": str(POLICY), "skills": {"ahead": data["skills"]["ahead"]}}
+    change(data)
+    (folder / "go2.yaml").write_text(yaml.safe_dump(data))
+    return import_skills(
+        [folder / "go2.yaml"],
+        "go2",
+        "two_targets",
+        folder / "bundle",
+        name="go2",
+        decision_ticks=25,
+        decision_lead=1,
+        facts={"command": "test", "versions": {}, "commit": None},
+        **given,
+    )

@@ -14,7 +14,7 @@ from mlsh_ros.sim2real.data.event_times import Timed, first_times, within
 from mlsh_ros.sim2real.data.signals import SAME, Signals, SignalStream
 from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.data.window_plan import WindowPlan
-from sim.interface import Floats, Interface, ObservationTerm
+from sim.interface import Floats, ObservationTerm
 
 OLDEST = 1.0  # s; stamps that are further from the time of arrival are of another clock
 REACH = 1.0  # ticks after the last one that its command is taken to hold
@@ -64,11 +64,13 @@ def samples_of(
     for i, timed in enumerate(segments):
         shown = fields[i][term.name]
         if signals.lockstep and np.isfinite(shown).all(axis=1).any():
-            found = _from_ticks(timed, term, shown)
+            found = _from_ticks(timed, term, unfolded(term, shown))
         elif stream is not None:
             found = _from_stream(signals, timed, stream, term)
         elif term.policy_input and timed.segment.session.traced:
-            found = _from_trace(signals.interface, timed, term)
+            part = slice(timed.segment.begin, timed.segment.end)
+            observation = timed.segment.session.observation[part]
+            found = _from_ticks(timed, term, unscaled(term, signals.interface, observation))
         else:
             continue
         place = np.flatnonzero(segment == i)
@@ -92,29 +94,16 @@ def samples_of(
     return TermSamples(*(np.concatenate(column) for column in columns))
 
 
-def _from_ticks(timed: Timed, term: ObservationTerm, fields: Floats) -> TermSamples:
-    """The fields of all ticks at which they are known; times in s."""
-    known = np.isfinite(fields).all(axis=1)
-    time, fields = timed.moments[known], fields[known]
-    values = to_compared(term, unfolded(term, fields))
-    if turns(term):
-        values, _ = unwound(values)
-    none = time + np.nan
-    return TermSamples(
-        np.zeros(len(time), np.int64), time, none, first_times(time, fields), values
-    )
-
-
-def _from_trace(interface: Interface, timed: Timed, term: ObservationTerm) -> TermSamples:
-    """Times in s."""
-    segment, time = timed.segment, timed.moments
-    observation = segment.session.observation[segment.begin : segment.end]
-    values = unscaled(term, interface, observation)
+def _from_ticks(timed: Timed, term: ObservationTerm, values: Floats) -> TermSamples:
+    """Measurements (T, count) of all ticks at which they are known; times in s."""
+    known = np.isfinite(values).all(axis=1)
+    time, values = timed.moments[known], values[known]
     first = first_times(time, values)
     if turns(term):
         values, _ = unwound(values)
-    viewed = to_compared(term, values)
-    return TermSamples(np.zeros(len(time), np.int64), time, time + np.nan, first, viewed)
+    return TermSamples(
+        np.zeros(len(time), np.int64), time, time + np.nan, first, to_compared(term, values)
+    )
 
 
 def _from_stream(

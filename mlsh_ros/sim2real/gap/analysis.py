@@ -160,7 +160,7 @@ def analyze_signals(
     found += say.from_score(scores, found)
     if bundle and not seen:
         remarks.append(NO_RANGE)
-    remarks += _sparse(windows)
+    remarks += _sparse(windows) if measures else []
     if never := [d.name for d in seen if d.outside is None]:
         remarks.append(
             f"never observed, and not compared with the range of training: {listed(never)}"

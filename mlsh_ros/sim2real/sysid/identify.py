@@ -174,8 +174,8 @@ def identify(
     windows, more = _windows(open_loop.interface, recordings, notes)
     if open_loop.amplifies(open_loop.memory(windows)):
         raise UserError(
-            f"robot {body.name!r}: small errors of its state grow within a second, as on legs in "
-            "contact with the floor: parameters cannot be identified from such a recording"
+            f"robot {body.name!r}: small errors of its state grow or persist for a second, as on "
+            "legs or without friction: parameters cannot be identified from such a recording"
         )
     if unseen := open_loop.undetermined(windows):
         raise UserError(
