@@ -188,7 +188,10 @@ def scene(bundle):
 def no_step_is_too_large(scene):
     """Over everything that a test does, from the first command on."""
     tripped = scene.watchdog[-1].startswith("tripped")
-    if tripped or scene.observer.state() != "disarmed":  # a test before this one failed
+    for name, node in list(scene.world.nodes.items()):  # a test before this one failed
+        if node.poll() is not None:
+            scene.restart(name)
+    if tripped or scene.observer.state() != "disarmed":
         scene.ready()
     scene.observer.heard["cmd_vel"].clear()
     yield

@@ -70,7 +70,7 @@ def wait_for(happened, timeout, what):
 
 
 class Observer:
-    """Another computer in the graph: keeps what it hears, with the time, and calls services."""
+    """Another computer in the graph: keeps what it hears, with the time of its publication."""
 
     def __init__(self, bundle, namespace=""):
         interface = bundle.interface
@@ -80,6 +80,7 @@ class Observer:
         rclpy.init(context=self.context, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node("observer", context=self.context, namespace=namespace)
         self.heard = {}
+        self.epoch = time.time() - time.monotonic()  # s, of the clock of publishers
         for topic, kind, quality in (
             ("cmd_vel", TwistStamped, TRACE),  # every command, not the newest only
             ("skill_node/state", String, LATCHED),
@@ -103,7 +104,13 @@ class Observer:
             self.executor.spin_once(timeout_sec=0.05)
 
     def _keeper(self, topic):
-        return lambda message: self.heard[topic].append((time.monotonic(), message))
+        # When it was published: this process may stand still, and then take the messages of one
+        # topic before earlier ones of another.
+        def keep(message, info):
+            published = info["source_timestamp"] * 1e-9 - self.epoch
+            self.heard[topic].append((published, message))
+
+        return keep
 
     def destroy(self, publisher):
         """In the thread that waits for its events; in another one rclpy may end that thread."""
