@@ -82,7 +82,7 @@ class World:
         max_episode_steps: int | None = None,
         privileged: Sequence[str] = (),
     ) -> None:
-        have = [term.name for term in robot.interface.observation]
+        have = {term.name: term.size for term in robot.interface.observation}
         if missing := [name for name in family.requires if name not in have]:
             raise UserError(
                 f"task family {family.name!r} needs the observation term {missing[0]!r}, "
@@ -90,6 +90,12 @@ class World:
             )
         self.family = family
         self.calls = FamilyCalls(family)
+        for name, count in self.calls.term_sizes.items():
+            if have[name] != count:
+                raise UserError(
+                    f"task family {family.name!r} needs {count} elements of the observation term "
+                    f"{name!r}, of which robot {robot.name!r} has {have[name]}"
+                )
         self.max_episode_steps = max_episode_steps or family.ticks
         self.interface = robot.interface.with_terms(family.terms)
         randomized = (domain_randomization or NOMINAL) != NOMINAL

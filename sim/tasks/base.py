@@ -130,7 +130,7 @@ class HasTarget(Protocol):
     """Task family with a goal that counts; pictures mark it, with the parameter `radius`, m."""
 
     def target(self, layout: EpisodeState) -> Floats:
-        """(n, 2) the goal that counts, m."""
+        """(n, 2) or (n, 3) the goal that counts, m."""
 
 
 @runtime_checkable
@@ -144,6 +144,13 @@ class HasReturnEstimate(Protocol):
             task: its number.
             dt: s per tick.
         """
+
+
+@runtime_checkable
+class HasTermSizes(Protocol):
+    """Task family that takes some of the terms in `requires` in one size only."""
+
+    term_sizes: Mapping[str, int]  # number of elements; a robot with another one is refused
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from sim.tasks.base import (
     HasSignals,
     HasTarget,
     HasTaskDynamics,
+    HasTermSizes,
     TaskFamily,
 )
 
@@ -43,6 +44,7 @@ class FamilyCalls:
         family: that is called.
 
     Attributes:
+        term_sizes: number of elements that terms of the robot must have, by name.
         signals: of the simulation, that rewards need.
         solid: whether the bodies of `place` are obstacles of the simulation.
         shake: rad, largest deviation of every hinge at the start.
@@ -55,6 +57,7 @@ class FamilyCalls:
     def __init__(self, family: TaskFamily) -> None:
         self._family = family
         self._trusted = type(family).__module__.startswith(SHIPPED)
+        self.term_sizes = dict(family.term_sizes) if isinstance(family, HasTermSizes) else {}
         self.signals = tuple(family.signals) if isinstance(family, HasSignals) else ()
         self.solid = isinstance(family, HasObstacles) and family.solid
         self.shake, self.pose_reset = 0.0, 0
@@ -81,11 +84,7 @@ class FamilyCalls:
         for body, place in self._mapping("place", places, "bodies to poses").items():
             if body not in bodies:
                 raise self._wrong("place", str(unknown("mocap body", body, bodies)))
-            checked[body] = self._check("place", place, None, f"{body!r}: ")
-            n, shape = _rows(layout), checked[body].shape
-            if not (_fits(shape, (n, 2)) or _fits(shape, (n, 3))):
-                text = f"{body!r}: the shape is {shape}, not ({n}, 2) or ({n}, 3)"
-                raise self._wrong("place", text)
+            checked[body] = self._check_places("place", place, _rows(layout), f"{body!r}: ")
         return checked
 
     # An episode -----------------------------------------------------------------------------
@@ -190,10 +189,13 @@ class FamilyCalls:
         return self._numbers("task_blind_target", (_rows(fields), 2), layout, fields)
 
     def target(self, layout: EpisodeState) -> Floats | None:
-        """(n, 2) the goal that counts, m; None for a family without a method `target`."""
+        """(n, 2) x and y of the goal that counts, m; None for a family without `target`."""
         if not (isinstance(self._family, HasTarget) and callable(self._family.target)):
             return None
-        return self._numbers("target", (_rows(layout), 2), layout)
+        values = self._call("target", layout)
+        if not self._trusted:
+            values = self._check_places("target", values, _rows(layout))
+        return np.asarray(values[:, :2], np.float64)
 
     @property
     def radius(self) -> float | None:
@@ -257,6 +259,14 @@ class FamilyCalls:
         if wrong.size:
             raise self._wrong(method, f"{what}{wrong[0]} is not finite")
         return numbers
+
+    def _check_places(self, method: str, value: Any, n: int | None, what: str = "") -> Floats:
+        """Returns a value as places (n, 2) or (n, 3) of finite coordinates."""
+        places = self._check(method, value, None, what)
+        if not (_fits(places.shape, (n, 2)) or _fits(places.shape, (n, 3))):
+            text = f"{what}the shape is {places.shape}, not ({n}, 2) or ({n}, 3)"
+            raise self._wrong(method, text)
+        return places
 
     def _wrong(self, method: str, text: str) -> UserError:
         return UserError(f"task family {self._family.name!r}: {method}: {text}")

@@ -63,16 +63,19 @@ def family_term(
     )
 
 
-def goals_term(shown: int, frame: str, clip: tuple[float, float] | None = None) -> ObservationTerm:
-    """The term of places in the plane, which a perception node publishes as a PoseArray.
+def goals_term(
+    shown: int, frame: str, clip: tuple[float, float] | None = None, *, axes: str = "xy"
+) -> ObservationTerm:
+    """The term of places, which a perception node publishes as a PoseArray.
 
     Args:
         shown: number of places.
         frame: that they are in.
         clip: range in which their coordinates are seen, m; None: as they are.
+        axes: their coordinates: of places in the plane, or "xyz".
     """
-    axes = (f"poses[{i}].position.{axis}" for i in range(shown) for axis in "xy")
-    return family_term("goals", "m", frame, "geometry_msgs/msg/PoseArray", axes, clip)
+    fields = (f"poses[{i}].position.{axis}" for i in range(shown) for axis in axes)
+    return family_term("goals", "m", frame, "geometry_msgs/msg/PoseArray", fields, clip)
 
 
 def seen_from_base(goals: Floats, robot: Fields) -> dict[str, Floats]:
@@ -93,8 +96,8 @@ def drawn_states(
 class GoalTask:
     """Reward 1 per tick within `radius` of the goal that counts.
 
-    A family defines the number of goals `shown`, and draws `goals` (shown, 2), m, and the `slot`
-    of the one that counts.
+    A family defines the number of goals `shown`, and draws `goals` (shown, d), m, and the `slot`
+    of the one that counts. Goals have d coordinates: two in the plane, or three.
     """
 
     robot: ClassVar[str] = "omni"
@@ -127,14 +130,14 @@ class GoalTask:
 
     def place(self, layout: EpisodeState) -> dict[str, Floats]:
         """Positions (n, 2) of the scene's mocap bodies, m, by name."""
-        return {f"goals_{i}": layout["goals"][:, i] for i in range(self.shown)}
+        return {f"goals_{i}": layout["goals"][:, i, :2] for i in range(self.shown)}
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """Positions of the goals, m, as one term (n, 2 * shown)."""
+        """Positions of the goals, m, as one term (n, shown * d)."""
         return {"goals": layout["goals"].reshape(len(layout["goals"]), -1)}
 
     def target(self, layout: EpisodeState) -> Floats:
-        """(n, 2) the goal that counts, m."""
+        """(n, d) the goal that counts, m."""
         slot = layout["slot"].astype(np.intp)
         return layout["goals"][np.arange(len(slot)), slot]
 

@@ -37,7 +37,7 @@ def to_base(vector: Floats, fields: Fields) -> Floats:
 def within(
     position: Floats, goal: Floats | tuple[float, float], radius: float
 ) -> NDArray[np.bool_]:
-    """(...) True where positions (..., 2) are nearer than `radius` to a goal (..., 2), m."""
+    """(...) True where positions (..., d) are nearer than `radius` to a goal (..., d), m."""
     return np.asarray(((position - goal) ** 2).sum(axis=-1) < radius**2)
 
 

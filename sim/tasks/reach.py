@@ -23,12 +23,11 @@ from sim.tasks.family_calls import FamilyCalls
 from sim.tasks.goals import GoalTask, drawn_states, family_term, goals_term
 from sim.tasks.parameter_types import Angle, Count, Length
 from sim.tasks.planar import within
-from sim.tasks.two_link_arm import aim, follow, tip
+from sim.tasks.reference_arm import ReferenceArm
+from sim.tasks.two_link_arm import ARM
 
 MOST = 4  # targets, which have room beside each other
 FARTHEST_APART = 0.25  # m, that so many can be
-# rad, joints with which the arm stands at a target: its elbow to one side, away from its stops.
-LOWEST, HIGHEST = (-0.9, 0.3), (0.9, 1.2)
 NEAR = 0.2  # m, over which the reward falls by e
 DRAWS = 256  # episodes of the reference returns
 
@@ -43,13 +42,15 @@ def pressed_term(shown: int) -> ObservationTerm:
 class Reach(GoalTask):
     """The task is the target that counts.
 
-    Any robot with a `tool_position` can have it. The places of the targets and the reference
-    returns are made for the robot `arm`.
+    Any robot whose `tool_position` has two coordinates can have it. The places of the targets and
+    the reference returns are made for the robot `arm`.
     """
 
     name: ClassVar[str] = "reach"
     robot: ClassVar[str] = "arm"
     requires: ClassVar[tuple[str, ...]] = ("tool_position",)
+    term_sizes: ClassVar[Mapping[str, int]] = {"tool_position": 2}
+    arm: ClassVar[ReferenceArm] = ARM
     measured: ClassVar[str] = "tool_position"
     frame: ClassVar[str] = "base_link"
     pose_reset: ClassVar[int] = 0
@@ -88,17 +89,17 @@ class Reach(GoalTask):
     @property
     def terms(self) -> tuple[ObservationTerm, ...]:
         """Positions of the targets, which a camera knows, and which one is pressed."""
-        return (goals_term(self.shown, self.frame), pressed_term(self.shown))
+        axes = "xyz"[: self.term_sizes[self.measured]]
+        return (goals_term(self.shown, self.frame, axes=axes), pressed_term(self.shown))
 
     def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
         """Draw targets that the arm can reach, at least `separation` apart, whatever the task."""
         return {**self.targets(rng), "slot": np.float64(task)}
 
     def targets(self, rng: np.random.Generator) -> dict[str, Floats]:
-        """Positions of targets (shown, 2), m, and the joints (shown, 2) that reach them, rad."""
+        """Positions of targets (shown, d), m, and the joints (shown, J) that reach them, rad."""
         while True:
-            joints = rng.uniform(LOWEST, HIGHEST, (self.shown, 2))
-            goals = tip(joints)
+            goals, joints = self.arm.draw(rng, self.shown)
             distances = np.linalg.norm(goals[:, None] - goals, axis=-1)
             if (distances[np.triu_indices(self.shown, 1)] >= self.separation).all():
                 return {"goals": goals, "joints": joints}
@@ -108,7 +109,7 @@ class Reach(GoalTask):
         return within(fields[self.measured][:, None], layout["goals"], self.radius)
 
     def fields(self, layout: EpisodeState, robot: Fields) -> dict[str, Floats]:
-        """Positions (n, 2 * shown) of the targets, m, and (n, shown) which one is pressed."""
+        """Positions (n, shown * d) of the targets, m, and (n, shown) which one is pressed."""
         pressed = self.inside(layout, robot).astype(np.float64)
         return {**super().fields(layout, robot), "pressed": pressed}
 
@@ -117,7 +118,7 @@ class Reach(GoalTask):
         distance = np.linalg.norm(fields[self.measured] - self.target(layout), axis=-1)
         return np.asarray(np.exp(-distance / NEAR))
 
-    # Reference returns: the robot's servos at their limits, see two_link_arm.py ---------------
+    # Reference returns: the robot's servos at their limits, see reference_arm.py --------------
 
     def estimate(self, task: int, dt: float) -> tuple[float, float]:
         """Mean returns of going to the first target whichever counts, and to the one that does."""
@@ -138,13 +139,14 @@ class Reach(GoalTask):
         """
         rngs = [episode_rng(0, n) for n in range(DRAWS)]
         layout = drawn_states(self, task, rngs)
-        joints = np.array([rng.uniform(-self.shake, self.shake, 2) for rng in rngs])
+        home = np.array(self.arm.home)
+        joints = home + [rng.uniform(-self.shake, self.shake, len(home)) for rng in rngs]
         command, each, total = joints, np.arange(DRAWS), 0.0
         calls = FamilyCalls(self)
         for _ in range(self.ticks):
-            aims = aim(joints, layout["joints"][each, choose(layout)])
-            joints, command = follow(joints, command, aims, dt)
-            fields = {"tool_position": tip(joints)}
+            aims = self.arm.aim(joints, layout["joints"][each, choose(layout)])
+            joints, command = self.arm.follow(joints, command, aims, dt)
+            fields = {self.measured: self.arm.tip(joints)}
             layout |= calls.advance(layout, fields, dt)
             total += float(self.reward(layout, fields).mean())
         return total

@@ -95,7 +95,7 @@ class ReachSequence(Reach):
         return np.asarray(layout["order"][np.arange(len(place)), place].astype(np.intp))
 
     def target(self, layout: EpisodeState) -> Floats:
-        """(n, 2) the target that is rewarded next, m."""
+        """(n, d) the target that is rewarded next, m."""
         following = self.following(layout)
         return np.asarray(layout["goals"][np.arange(len(following)), following])
 

@@ -37,6 +37,8 @@ from sim.tasks.reach import Reach
 from sim.tasks.reach_sequence import ReachSequence
 from sim.tasks.ring_bandits import RingBandits
 from sim.tasks.rooms import Rooms
+from sim.tasks.table_reach import TableReach
+from sim.tasks.table_reach_sequence import TableReachSequence
 from sim.tasks.task_id import TaskId
 from sim.tasks.two_targets import TwoTargets
 from sim.tasks.velocity_commands import VelocityCommands
@@ -63,6 +65,8 @@ FAMILIES: dict[str, type[TaskFamily]] = {
         Obstacles,
         Reach,
         ReachSequence,
+        TableReach,
+        TableReachSequence,
         VelocityCommands,
     )
 }

@@ -1,15 +1,15 @@
-"""Model of the robot `arm` for its reference returns: two links, and servos with a lag."""
+"""Model of the robot `arm` for its reference returns: two links in the plane."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from sim.interface import Floats
+from sim.tasks.reference_arm import ReferenceArm
 
 LENGTHS = (0.3, 0.25)  # m, of the links
-FARTHEST = 1.4  # rad, to both sides: `limit` in robot.yaml
-RATE = 2.0  # rad/s: `rate_limit` in robot.yaml
-LAG = (0.205, 0.105)  # s, by which the joints follow: what `mlsh check-robot arm` measures
+# rad, joints with which the arm stands at a target: its elbow to one side, away from its stops.
+LOWEST, HIGHEST = (-0.9, 0.3), (0.9, 1.2)
 
 
 def tip(joints: Floats) -> Floats:
@@ -20,17 +20,18 @@ def tip(joints: Floats) -> Floats:
     return np.stack([x, y], axis=-1)
 
 
-def aim(joints: Floats, goal: Floats) -> Floats:
-    """Commands (n, 2) that lead joints (n, 2) to a goal (n, 2), rad, fast and without overshoot.
-
-    They lie as far beyond the goal as the joints are before it, which halves the servos' lag. At
-    the rate limit the joints are `RATE * LAG` behind the command; where half of that is left to
-    the goal, the command is that far beyond it, and returns as fast as it came.
-    """
-    return np.clip(2 * goal - joints, -FARTHEST, FARTHEST)
+def draw(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
+    """Random places (count, 2), m, and joint angles (count, 2), rad, with the tip there."""
+    joints = rng.uniform(LOWEST, HIGHEST, (count, 2))
+    return tip(joints), joints
 
 
-def follow(joints: Floats, command: Floats, aims: Floats, dt: float) -> tuple[Floats, Floats]:
-    """Returns joints and command (n, 2) after a tick of `dt` s: rate limit, then lag."""
-    command = command + np.clip(aims - command, -RATE * dt, RATE * dt)
-    return joints + (command - joints) * (1 - np.exp(-dt / np.array(LAG))), command
+ARM = ReferenceArm(
+    tip=tip,
+    draw=draw,
+    home=(0.0, 0.0),
+    low=(-1.4, -1.4),
+    high=(1.4, 1.4),
+    rate=2.0,
+    lag=(0.205, 0.105),
+)
