@@ -7,7 +7,6 @@ import pytest
 from sim.envs.vec_env import TaskVectorEnv
 from sim.envs.world import World
 from sim.errors import UserError
-from sim.interface import Interface
 from sim.interface.memory import ObservationMemory
 from sim.physics.mjcf_addresses import actuators, keyframe
 from sim.physics.robot_model import Robot, load_robot, robot_names
@@ -16,7 +15,7 @@ from sim.tasks.registry import FAMILIES, make_family
 from sim.tasks.rewards import Rewards
 from sim.tasks.rewards.parts import RobotParts
 from tests.support.infos import arrays_of
-from tests.support.robots import odd_interface, odd_robot
+from tests.support.robots import lacks, odd_interface, odd_robot
 
 G, E, TICKS = 3, 2, 64  # longer than an episode
 B = G * E
@@ -29,12 +28,6 @@ def robots(tmp_path_factory) -> dict[str, Robot]:
     return {"odd": odd, **{name: load_robot(name) for name in robot_names()}}
 
 
-def lacks(interface: Interface, name: str) -> list[str]:
-    """Observation terms that the family needs and the robot does not have."""
-    have = [term.name for term in interface.observation]
-    return [term for term in FAMILIES[name].requires if term not in have]
-
-
 FEET = {"foot_position", "foot_velocity", "foot_force"}  # what only a robot with feet has
 INTERFACES = {"odd": odd_interface(), **{r: load_robot(r).interface for r in robot_names()}}
 # Each family with the robot that it is meant for, and with the odd one where that has what it
@@ -43,7 +36,7 @@ PAIRS = [
     (r, f)
     for r in INTERFACES
     for f in FAMILIES
-    if not lacks(INTERFACES[r], f)
+    if not lacks(INTERFACES[r], FAMILIES[f])
     and (r in ("odd", FAMILIES[f].robot) or (r, f) == ("rover", "rooms"))
 ]
 
@@ -80,8 +73,9 @@ def played(pair, robot, family, plays) -> list[np.ndarray]:
 @pytest.mark.parametrize("which", INTERFACES)
 def test_a_robot_without_what_a_family_needs_is_refused_by_name(robots, which, name):
     family, robot = make_family(name), robots[which]
-    assert not lacks(INTERFACES[family.robot], name)  # it fits the one that it is meant for
-    missing = lacks(robot.interface, name)
+    cls = FAMILIES[name]
+    assert not lacks(INTERFACES[family.robot], cls)  # it fits the one that it is meant for
+    missing = lacks(robot.interface, cls)
     feet = [
         e.term for e in getattr(family, "rewards", Rewards(())).terms if FEET & {*e.term.needs}
     ]
@@ -94,8 +88,9 @@ def test_a_robot_without_what_a_family_needs_is_refused_by_name(robots, which, n
         return
     with pytest.raises(UserError) as info:
         World(robot, family, 1)
-    known = ", ".join(term.name for term in robot.interface.observation)
-    for word in (repr(name), repr(missing[0]), repr(robot.name), f"It has: {known}"):
+    sizes = {term.name: term.size for term in robot.interface.observation}
+    has = f"has {sizes[missing[0]]}" if missing[0] in sizes else f"It has: {', '.join(sizes)}"
+    for word in (repr(name), repr(missing[0]), repr(robot.name), has):
         assert word in str(info.value)
 
 

@@ -32,7 +32,7 @@ from mlsh_ros.sim2real.sysid.parameters import NOMINAL, sim_params_of, unknowns,
 from policies.bundle.bundle import load_bundle
 from sim.errors import UserError
 from sim.files.output import write_file
-from sim.physics.robot_model import load_robot, robot_folder
+from sim.physics.robot_model import load_robot, robot_folder, robot_names
 from sim.randomization.model_fields import body_names
 from sim.randomization.schema import (
     load_sim_params,
@@ -179,7 +179,7 @@ def test_names_that_are_none_are_refused(moving, weak):
 
 
 def test_values_and_sim_param_sets_are_two_ways_to_say_the_same():
-    for name in ("omni", "rover", "ant", "go2", "arm"):
+    for name in robot_names():
         robot = load_robot(name)
         bodies = body_names(robot.compile())
         for sim_params in ("heavy", "slow", "noisy"):

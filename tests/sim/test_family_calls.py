@@ -186,7 +186,7 @@ WRONG_IN_ALL = {
     ),
     "place: width": (GOAL, 'return {"goal": np.zeros((2, 4))}', "'goal': the shape is (2, 4), "),
     "place: list": (GOAL, 'return [layout["goal"]]', "is no mapping of bodies to poses"),
-    "target: shape": (TARGET, "return np.zeros(2)\n", "the shape is (2,), not (1, 2)"),
+    "target: shape": (TARGET, "return np.zeros(2)\n", "the shape is (2,), not (1, 2) or (1, 3)"),
     "target: raises": (TARGET, 'return layout["gaol"]\n', "KeyError: 'gaol' ({file}, line "),
     "expert_target: shape": (EXPERT, "return np.zeros(2)", "the shape is (2,), not (2, 2)"),
     "expert_target: raises": (EXPERT, "return fields['x']", "KeyError: 'x' ({file}, line "),

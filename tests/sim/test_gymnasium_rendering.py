@@ -24,6 +24,7 @@ SHOWN = (
     "ant_obstacles",
     "two_targets",
     "reach",
+    "table_reach",
 )
 SIZE = {"width": 160, "height": 120}
 RGB = {"render_mode": "rgb_array", **SIZE}

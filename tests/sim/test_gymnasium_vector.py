@@ -14,6 +14,7 @@ from sim.physics.robot_model import load_robot, robot_names
 from sim.tasks.registry import FAMILIES, make_family
 from tests.support import touch as touch_family
 from tests.support.gymnasium_envs import BANDITS, BOTH, IDS, actions, agree
+from tests.support.robots import lacks
 
 # With the robots that a family is not meant for but fits; on legs, they show nothing else.
 PAIRS = [
@@ -21,11 +22,18 @@ PAIRS = [
     for name, family in IDS.items()
     for robot in robot_names()
     if robot not in ("ant", "go2") or FAMILIES[family].robot == robot
-    if {t.name for t in load_robot(robot).interface.observation} >= {*FAMILIES[family].requires}
+    if not lacks(load_robot(robot).interface, FAMILIES[family])
 ]
 MODES = list(AutoresetMode)
 # The modes are the same for all families: each of them for one of each robot.
-IN_EVERY_MODE = ("moving_bandits", "body_bandits", "ant_obstacles", "mazes", "reach_sequence")
+IN_EVERY_MODE = (
+    "moving_bandits",
+    "body_bandits",
+    "ant_obstacles",
+    "mazes",
+    "reach_sequence",
+    "table_reach",
+)
 CASES = [
     (name, mode)
     for name, family in IDS.items()

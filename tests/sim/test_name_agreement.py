@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from sim.errors import UserError
-from sim.physics.robot_model import ROBOTS, load_robot
+from sim.physics.robot_model import ROBOTS, load_robot, robot_names
 from sim.robot_setup.validation import find_errors
 
 JOINTS = "sensor_msgs/msg/JointState"
@@ -106,7 +106,7 @@ def arm(tmp_path):
 
 def test_the_arm_and_the_shipped_robots_agree(arm):
     assert find_errors(arm()) == []
-    for name in ("omni", "rover", "ant", "go2", "arm"):
+    for name in robot_names():
         assert find_errors(ROBOTS / name) == []
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import permutations
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -10,31 +11,26 @@ from sim.envs.reference_returns import (
     ReferenceReturns,
     compute_reference_returns,
 )
-from sim.envs.world import World
 from sim.errors import UserError
 from sim.interface import PATH_TERMS, path_fields, path_term
+from sim.physics.mjcf_addresses import keyframe
 from sim.physics.robot_model import load_robot
 from sim.robot_setup.step_test import run_step_tests
 from sim.robot_setup.validation import find_errors, find_warnings
 from sim.seeding import episode_rng
 from sim.tasks import two_link_arm
-from sim.tasks.reach import HIGHEST, LOWEST, Reach
+from sim.tasks.reach import Reach
 from sim.tasks.reach_sequence import ReachSequence
 from sim.tasks.registry import find_task, make_family
+from sim.tasks.table_reach import TableReach
 from sim.tasks.task_id import TaskId
+from tests.support.reach import begun, drive
 
 ARM = load_robot("arm")
 DT = ARM.interface.control_dt
 GOALS = np.array([[0.5, -0.2], [0.55, 0.0], [0.5, 0.2]])
 AWAY = (0.3, 0.3)
 EPISODES = 64
-
-
-def begun(family, task: int, size: int = EPISODES) -> World:
-    world = World(ARM, family, size)
-    rngs = [episode_rng(0, n) for n in range(size)]
-    world.reset(np.arange(size, dtype=np.int32), [task] * size, rngs)
-    return world
 
 
 # The robot ----------------------------------------------------------------------------------
@@ -47,17 +43,24 @@ def test_check_robot_finds_nothing_to_complain_of():
     assert find_warnings(ARM.interface, model, tested) == []
 
 
-def test_what_the_reference_returns_know_of_the_arm_is_the_robots_own():
-    (action,) = ARM.interface.action
-    assert (np.abs(action.limits) == two_link_arm.FARTHEST).all()
-    assert action.rate_limits.tolist() == [two_link_arm.RATE] * 2
-    drives = run_step_tests(ARM.interface, ARM.compile(), 3.0).drives
-    for drive in drives:
-        assert drive.followed.lag == pytest.approx(two_link_arm.LAG[drive.element], abs=1e-3)
+@pytest.mark.parametrize("family", [Reach, TableReach])
+def test_what_the_reference_returns_know_of_an_arm_is_the_robots_own(family):
+    robot, arm = load_robot(family.robot), family.arm
+    (action,) = robot.interface.action
+    np.testing.assert_array_equal(action.limits, (arm.low, arm.high))
+    np.testing.assert_array_equal(action.rate_limits, arm.rate)
+    np.testing.assert_array_equal(action.smoothing_times, arm.smoothing)
+    for driven in run_step_tests(robot.interface, robot.compile(), 3.0).drives:
+        if driven.followed.gain > 0.99:  # one command leads the ur5e onto the table
+            assert driven.followed.lag == pytest.approx(arm.lag[driven.element], abs=2e-3)
+    data = mujoco.MjData(model := robot.compile())
+    if (key := keyframe(model, robot.interface)) is not None:
+        mujoco.mj_resetDataKeyframe(model, data, key)
+    np.testing.assert_array_equal(data.qpos, arm.home)
 
 
 def test_the_tool_is_where_the_links_lead():
-    world, rng = begun(Reach(), 0), np.random.default_rng(0)
+    world, rng = begun(ARM, Reach(), 0, EPISODES), np.random.default_rng(0)
     for action in rng.uniform(-1, 1, (20, EPISODES, 2)).astype(np.float32):
         fields, _ = world.step(action)
     expected = two_link_arm.tip(fields["joint_position"])
@@ -97,8 +100,8 @@ def test_targets_are_within_reach_apart_and_do_not_tell_the_task(family):
         for other in drawn[1:]:
             np.testing.assert_array_equal(other["goals"], drawn[0]["goals"])
         joints, goals = drawn[0]["joints"], drawn[0]["goals"]
-        assert (joints >= LOWEST).all()
-        assert (joints <= HIGHEST).all()
+        assert (joints >= two_link_arm.LOWEST).all()
+        assert (joints <= two_link_arm.HIGHEST).all()
         np.testing.assert_array_equal(two_link_arm.tip(joints), goals)
         apart = np.linalg.norm(goals[:, None] - goals, axis=-1) + np.eye(family.shown)
         assert apart.min() >= family.separation
@@ -127,7 +130,7 @@ def test_both_families_show_the_same_terms():
 
 
 def test_an_episode_begins_anywhere():
-    joints = begun(Reach(), 0, 500).true_state()["joint_position"]
+    joints = begun(ARM, Reach(), 0, 500).true_state()["joint_position"]
     # Uniform on [-0.8, 0.8]: variance 0.64 / 3
     assert np.abs(joints).max() < 0.8
     np.testing.assert_allclose(joints.var(axis=0), 0.64 / 3, rtol=0.15)
@@ -197,23 +200,11 @@ def test_going_on_in_the_same_round_leads_back_from_any_target():
 # What returns are possible ----------------------------------------------------------------------
 
 
-def drive(family, task: int, choose) -> float:
-    """Mean return of a script that knows the joints of the targets, in the simulation."""
-    world, each, total = begun(family, task), np.arange(EPISODES), 0.0
-    fields = world.true_state()
-    for _ in range(family.ticks):
-        goal = world.layout["joints"][each, choose(world.layout)]
-        aims = two_link_arm.aim(fields["joint_position"], goal)
-        fields, outcome = world.step(world.interface.action_for(aims).astype(np.float32))
-        total += outcome.reward.mean()
-    return total
-
-
 def test_the_optimum_of_reach_is_what_the_arm_can_do():
     family = Reach()
     for task in range(3):
         _, optimum = family.estimate(task, DT)
-        mine = drive(family, task, lambda layout: layout["slot"].astype(int))
+        mine, _ = drive(ARM, family, task, lambda layout: layout["slot"].astype(int), EPISODES)
         assert optimum == pytest.approx(mine, rel=0.03)
 
 
@@ -221,7 +212,8 @@ def test_the_optimum_of_an_order_is_what_the_arm_can_do():
     family = ReachSequence()
     for task in (0, 5):
         _, optimum = family.estimate(task, DT)
-        assert optimum == pytest.approx(drive(family, task, family.following), rel=0.05)
+        mine, _ = drive(ARM, family, task, family.following, EPISODES)
+        assert optimum == pytest.approx(mine, rel=0.05)
 
 
 def returns(family, task: int) -> ReferenceReturns:

@@ -14,7 +14,7 @@ import yaml
 from sim.errors import UserError
 from sim.interface import interface_from_dict
 from sim.interface.robot_file import SIMULATION_ONLY
-from sim.physics.robot_model import ROBOTS, load_robot
+from sim.physics.robot_model import ROBOTS, load_robot, robot_names
 from sim.robot_setup.rest_test import unrest
 from sim.robot_setup.safety_settings import switched_off
 from sim.robot_setup.step_test import LONGEST, run_step_tests
@@ -179,7 +179,7 @@ def test_a_warning_of_safety_is_counted(folder):
     assert out.splitlines()[-1] == "robot omni: sound, 1 warning"
 
 
-@pytest.mark.parametrize("name", ["omni", "rover", "arm", "ant", "go2"])
+@pytest.mark.parametrize("name", robot_names())
 def test_the_shipped_robots_stand_and_nothing_of_them_is_switched_off(name):
     robot = load_robot(name)
     assert list(switched_off(robot.interface)) == []

@@ -1,4 +1,4 @@
-"""Robots that use every feature of robot.yaml."""
+"""Robots that use every feature of robot.yaml, and which robots fit a task family."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import yaml
 
 from sim.interface import Interface, interface_from_dict
 from sim.physics.robot_model import Robot, load_robot
+from sim.tasks.base import TaskFamily
 
 ODD_MODEL = """
 <mujoco model="odd">
@@ -87,3 +88,11 @@ def odd_interface() -> Interface:
     data = yaml.safe_load(ODD_ROBOT)
     del data["schema"]
     return interface_from_dict(data, "odd")
+
+
+def lacks(interface: Interface, family: type[TaskFamily]) -> list[str]:
+    """Observation terms that the family needs and the robot does not have, or in another size."""
+    have = {term.name: term.size for term in interface.observation}
+    need = getattr(family, "term_sizes", {})
+    missing = [name for name in family.requires if name not in have]
+    return missing + [name for name, size in need.items() if have.get(name, size) != size]

@@ -23,7 +23,7 @@ from policies.bundle.bundle import Bundle
 from policies.bundle.task_compatibility import resolve_task
 from sim.envs.reference_returns import ReferenceReturns
 from sim.errors import UserError
-from sim.interface import Floats, Interface, path_term
+from sim.interface import Floats, Interface, ObservationTerm, path_term
 from sim.seeding import episode_rng
 from sim.tasks.family_calls import FamilyCalls
 from sim.tasks.task_id import TaskId
@@ -61,11 +61,18 @@ def route_of(episode: Episode, bundle: Bundle, seed: int) -> Route:
     place = path_term(interface, observed=True)
     assert place is not None
     position = _term(episode, interface, place.name)[:, :2]
-    names = {term.name for term in interface.observation if term.policy_input}
-    shown = _term(episode, interface, "goals")[0] if "goals" in names else np.zeros(0)
-    goals = shown.reshape(-1, 2) if shown.size % 2 == 0 else np.zeros((0, 2))
+    terms = {term.name: term for term in interface.observation if term.policy_input}
+    goals = np.zeros((0, 2))
+    if "goals" in terms:
+        goals = places_of(terms["goals"], _term(episode, interface, "goals")[0])
     radius, counts = _hidden(episode, bundle, goals, seed)
-    return Route(position, episode.skill, goals, radius, counts)
+    return Route(position, episode.skill, goals[:, :2], radius, counts)
+
+
+def places_of(term: ObservationTerm, row: Floats) -> Floats:
+    """(G, 2) or (G, 3) places that a row (size,) of a term shows; none if these are no places."""
+    axes = 3 if any(path.endswith(".z") for path in term.ros.fields) else 2
+    return row.reshape(-1, axes) if row.size % axes == 0 else np.zeros((0, 2))
 
 
 def _hidden(
