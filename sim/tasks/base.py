@@ -150,6 +150,7 @@ class HasReturnEstimate(Protocol):
 class HasTermSizes(Protocol):
     """Task family that takes some of the terms in `requires` in one size only."""
 
+    requires: ClassVar[tuple[str, ...]]  # as of every family
     term_sizes: Mapping[str, int]  # number of elements; a robot with another one is refused
 
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from sim.errors import UserError, invalid, short
 from sim.interface import ObservationTerm
 from sim.physics.signals import Signal
-from sim.tasks.base import HasExpert, HasPoseReset, HasReturnEstimate, TaskFamily
+from sim.tasks.base import HasExpert, HasPoseReset, HasReturnEstimate, HasTermSizes, TaskFamily
 
 NAME = r"[a-z][a-z0-9_]*"
 METHODS = ("scene", "place", "reset", "fields", "reward", "success", "terminated")
@@ -75,6 +75,8 @@ def check_instance(family: object, what: str) -> None:
         raise UserError(f"{what}: `signals` is {short(signals)}; a tuple of Signal is expected")
     if isinstance(family, HasPoseReset):
         _check_pose_reset(family, what)
+    if isinstance(family, HasTermSizes):
+        _check_term_sizes(family, what)
     if not isinstance(family, (HasExpert, HasReturnEstimate)):
         raise UserError(
             f"{what} lacks the method `estimate`, or both `expert_target` and "
@@ -88,6 +90,18 @@ def _check_pose_reset(family: HasPoseReset, what: str) -> None:
     if not (isinstance(family.pose_reset, int) and family.pose_reset >= 0):
         raise UserError(
             f"{what}: `pose_reset` is {short(family.pose_reset)}; a number of ticks is expected"
+        )
+
+
+def _check_term_sizes(family: HasTermSizes, what: str) -> None:
+    sizes, required = family.term_sizes, family.requires
+    fits = isinstance(sizes, Mapping) and all(
+        name in required and isinstance(size, int) and size > 0 for name, size in sizes.items()
+    )
+    if not fits:
+        raise UserError(
+            f"{what}: `term_sizes` is {short(sizes)}; a mapping from terms in `requires` to their "
+            "numbers of elements is expected"
         )
 
 

@@ -44,6 +44,9 @@ class TableReach(Reach):
         "mlsh.skills": 2,
         "mlsh.decision_ticks": 75,
         "mlsh.rollout_ticks": 150,
+        # Without these a skill at its button moves joints to and fro, as fast as they may.
+        "regularization.temporal_smoothness": 0.1,
+        "regularization.spatial_smoothness": 0.1,
     }
 
     ticks: Count = 150  # length of an episode: 3 s at 50 Hz

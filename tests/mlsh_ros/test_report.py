@@ -14,7 +14,7 @@ from mlsh_ros.evaluation.backends import run_offline
 from mlsh_ros.evaluation.case import resolve_cases
 from mlsh_ros.evaluation.episode import Episode
 from mlsh_ros.evaluation.number_format import parameters
-from mlsh_ros.evaluation.report.plots import route_of, runs, skill_colors
+from mlsh_ros.evaluation.report.plots import places_of, route_of, runs, skill_colors
 from mlsh_ros.evaluation.report.report import render, write_report
 from mlsh_ros.evaluation.report.verdict import verdict
 from mlsh_ros.evaluation.scores import Evaluation, summarize
@@ -28,6 +28,7 @@ from policies.mlsh.skill_metrics import min_skill_distance
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.seeding import episode_rng
+from sim.tasks.goals import goals_term
 from sim.tasks.registry import find_task, make_family
 from sim.tasks.task_id import TaskId
 
@@ -283,6 +284,15 @@ def test_goal_that_counts_is_known_only_where_the_goals_are_the_ones_seen(offlin
     assert route_of(replace(episode, task="unheard/of"), bundle, SEED).counts is None
     assert "the rewarded goal" in offline_page
     assert "the rewarded goal" not in render(replace(offline, seed=SEED + 1))
+
+
+def test_places_have_the_coordinates_that_their_term_names():
+    """Six numbers are two places in space, or three in the plane; seven are none."""
+    row = np.arange(6.0)
+    space, plane = goals_term(2, "base_link", axes="xyz"), goals_term(3, "base_link")
+    np.testing.assert_array_equal(places_of(space, row), [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(places_of(plane, row), [[0, 1], [2, 3], [4, 5]])
+    assert len(places_of(plane, np.zeros(7))) == len(places_of(space, np.zeros(7))) == 0
 
 
 def test_positions_are_drawn_in_their_unit(offline):

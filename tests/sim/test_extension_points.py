@@ -141,6 +141,13 @@ def test_a_name_alone_imports_nothing(site, tmp_path, name):
         ),
         *(
             (
+                ("    ticks: int", f"    term_sizes = {sizes}\n    ticks: int"),
+                r"`term_sizes` is .*; a mapping from terms in `requires` to their numbers of elem",
+            )
+            for sizes in ("3", "{'unheard': 3}", "{'position': 0}", "{'position': 'two'}")
+        ),
+        *(
+            (
                 ("terms: ClassVar[tuple] = ()", f"terms = property(lambda self: {wrong})"),
                 message,
             )
