@@ -1,4 +1,4 @@
-"""What the reference returns of `reach` know of an arm: kinematics, and servos with a lag."""
+"""Model of an arm for the reference returns of `reach`: kinematics, and servos with a lag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model of the robot `arm` for its reference returns: two links in the plane."""
+"""The robot `arm` for its reference returns: two links in the plane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model of the robot `ur5e` for its reference returns: six joints above a table."""
+"""The robot `ur5e` for its reference returns: six joints above a table."""
 
 from __future__ import annotations
 
