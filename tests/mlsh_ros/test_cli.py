@@ -16,7 +16,7 @@ import pytest
 
 from mlsh_ros.cli import main as cli
 from mlsh_ros.cli.renamed import COMMANDS, OPTIONS
-from policies.bundle.bundle import load_bundle
+from policies.bundle.bundle import load_bundle, pretrained_names
 from sim.files import output
 from tests.support.changelog import renamed
 
@@ -104,8 +104,7 @@ WRONG = {
     "bundle (evaluate)": (
         ["evaluate", "nope"],
         "no bundle 'nope'",
-        "Valid: ant_bandits, ant_four, ant_movement, arm_reach, body_bandits, go2_walk, "
-        "moving_bandits, rooms",
+        f"Valid: {', '.join(pretrained_names())}",
     ),
     "bundle (finetune)": (["finetune", "nope", "--task", f"{B}/goal-0"], "no bundle 'nope'"),
     "bundle (demo)": (["demo", "--bundle", "nope"], "no bundle 'nope'"),

@@ -41,7 +41,7 @@ from mlsh_ros.bringup.resolve_arguments import resolve_arguments
 from policies.bundle.bundle import write_bundle
 from policies.bundle.robot_compatibility import check_agrees
 from sim.errors import UserError
-from sim.interface.robot_file import ROBOTS, read_interface
+from sim.interface.robot_file import ROBOTS, read_interface, robot_names
 from tests.support.bundles import changed_robot, restless_bundle
 from tests.support.changelog import renamed
 
@@ -298,7 +298,7 @@ def test_robot_and_task_are_the_bundles_where_nobody_says_otherwise():
         ({"master": "1"}, "no master '1'. Valid: goal-0, goal-1"),
         (
             {"robot": "nobody"},
-            "no robot 'nobody'. Valid: ant, arm, go2, omni, rover; or the path of a folder. The "
+            f"no robot 'nobody'. Valid: {', '.join(robot_names())}; or the path of a folder. The "
             "bundle is",
         ),
         ({"task": "moving_bandits"}, "task 'moving_bandits' names a family only. Valid: "),

@@ -50,6 +50,13 @@ def test_what_is_seen_is_each_place_with_three_coordinates_and_which_button_is_p
     assert TableReachSequence().terms == family.terms  # masters of both fit into one bundle
 
 
+def test_the_discs_lie_on_the_table_under_the_places():
+    family = TableReach()
+    layout = {"goals": np.random.default_rng(0).normal(size=(4, 2, 3))}
+    for i, place in enumerate(family.place(layout).values()):
+        np.testing.assert_array_equal(place, layout["goals"][:, i, :2])
+
+
 @BOTH
 def test_no_episode_begins_on_the_table_or_in_a_button(family):
     world = begun(UR5E, family, 0, 500)
