@@ -1,12 +1,13 @@
-"""How the UR5e moves under the masters of bundles: docs/results/ur5e.md.
+r"""How the UR5e moves under the masters of bundles: docs/results/ur5e.md.
 
-    python -m tests.benchmarks.arm_motion ur5e_reach [BUNDLE ..] [--episodes 20] [--seed 1]
+    python -m tests.benchmarks.arm_motion ur5e_reach [BUNDLE ..] [--episodes 20] [--seed 1] \
+        [--sim-params NAME]
 
-A line for every master of every bundle, driven on its own task: solved episodes, episodes that a
-touch of the table ended, the largest joint speed at the ticks, rad/s, and how the arm stands in
-the last half second of its solved episodes: the change of the command from tick to tick (largest
-joint, mrad; mean and largest) and how far the tool moves about (mm, farthest from its mean place).
-The last lines are means, and the worst bundle, per task.
+A line for every master of every bundle, driven on its own task: mean return, solved episodes,
+episodes that a touch of the table ended, the largest joint speed at the ticks, rad/s, and how the
+arm stands in the last half second of its solved episodes: the change of the command from tick to
+tick (largest joint, mrad; mean and largest) and how far the tool moves about (mm, farthest from
+its mean place). The last lines are means, and the worst bundle, per task.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Motion:
     dt: float  # s per tick
     solved: list[bool] = field(default_factory=list)
     touched: list[bool] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
     speed: float = 0.0  # rad/s, largest
     changes: list[Floats] = field(default_factory=list)  # rad, per tick, of solved episodes
     moves: list[float] = field(default_factory=list)  # m, of each solved episode
@@ -55,6 +57,7 @@ class Motion:
         """Count an episode that is over."""
         self.solved.append(episode.success)
         self.touched.append(self._touch)
+        self.returns.append(episode.value)
         if episode.success:
             last = round(STANDS / self.dt)
             self.changes.append(np.abs(np.diff(episode.command[-last:], axis=0)).max(axis=1))
@@ -65,7 +68,8 @@ class Motion:
     def __str__(self) -> str:
         """Its columns."""
         count = len(self.solved)
-        text = f"solved {sum(self.solved)}/{count}, touched the table {sum(self.touched)}/{count}"
+        text = f"return {np.mean(self.returns):.2f}, solved {sum(self.solved)}/{count}"
+        text += f", touched the table {sum(self.touched)}/{count}"
         text += f", largest joint speed {self.speed:.2f} rad/s"
         if self.changes:
             steps = 1000 * np.concatenate(self.changes)
@@ -83,13 +87,14 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--episodes", type=int, default=20, help="of each master")
     parser.add_argument("--seed", type=int, default=1, help="of the episodes")
+    parser.add_argument("--sim-params", default="", help="what differs from the nominal robot")
     given = parser.parse_args()
     if given.episodes < 1:
         raise UserError(f"--episodes {given.episodes}: 1 or more are needed")
     shares: dict[str, dict[str, float]] = defaultdict(dict)
     for name in given.bundles:
         bundle = load_bundle(name)
-        for case in resolve_cases(bundle):
+        for case in resolve_cases(bundle, sim_params=given.sim_params):
             if not isinstance(case.family, TableReach):
                 raise UserError(f"bundle {name}: task {case.task} is not above a table")
             motion = Motion(bundle.interface.control_dt)
