@@ -83,7 +83,7 @@ def test_what_is_shown_is_what_is_scored(shipped):
         assert len(take.scene.frames) == len(seen) + 1
         np.testing.assert_allclose(take.scene.path[:-1], seen[:, :2], atol=1e-6)
         # Rewards are for the state after a tick, so the family agrees with the last frame.
-        last = {term.name: take.scene.path[-1:]}
+        last = {term.name: take.scene.frames[-1].fields[term.name][None]}
         family, layout = take.scene.family, take.scene.layout
         if not isinstance(
             family, HasActionCost | HasTaskDynamics
