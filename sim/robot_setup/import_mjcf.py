@@ -51,23 +51,33 @@ def import_mjcf(name: str, mjcf: Path, folder: Path, judge: Judge = lambda _: []
     Raises:
         UserError: the folder exists, the model does not load, or a file of it cannot be copied.
     """
-    if not re.fullmatch(ROBOT, name):
-        raise UserError(f"robot name {name!r}: letters, digits, - and _ are accepted")
-    if folder.exists() or folder.is_symlink():
-        raise UserError(f"{folder} exists; nothing is overwritten, give another folder with -o")
+    check_new(name, folder)
     if not mjcf.is_file():
         raise UserError(f"{mjcf} does not exist; an MJCF file is expected")
     root = documents(mjcf)[mjcf]
     if root.tag != "mujoco":
+        other = "; --urdf takes it" if root.tag == "robot" else ""
         raise UserError(
-            f"{mjcf}: an MJCF file is expected (<mujoco>), it begins with <{root.tag}>"
+            f"{mjcf}: an MJCF file is expected (<mujoco>), it begins with <{root.tag}>{other}"
         )
     model = _compile(mjcf)
     with replacing_folder(folder) as fresh:
         notes = _copy(mjcf, model, fresh)
-        text = _drafted(name, mjcf, fresh, notes, judge)
+        text = drafted(name, mjcf, fresh, notes, judge)
         (fresh / "robot.yaml").write_text(text, "utf-8")
     return text
+
+
+def check_new(name: str, folder: Path) -> None:
+    """Refuse what is no name of a robot, and a folder that exists.
+
+    Raises:
+        UserError: one of them.
+    """
+    if not re.fullmatch(ROBOT, name):
+        raise UserError(f"robot name {name!r}: letters, digits, - and _ are accepted")
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{folder} exists; nothing is overwritten, give another folder with -o")
 
 
 def _compile(path: Path) -> mujoco.MjModel:
@@ -78,14 +88,25 @@ def _compile(path: Path) -> mujoco.MjModel:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
 
 
-def _drafted(name: str, mjcf: Path, fresh: Path, notes: list[str], judge: Judge) -> str:
-    """Returns the text of robot.yaml, valid for its reader once its gaps are filled in."""
+def drafted(name: str, source: Path, fresh: Path, notes: list[str], judge: Judge) -> str:
+    """Returns the text of robot.yaml, valid for its reader once its gaps are filled in.
+
+    Args:
+        name: of the robot.
+        source: the file that the user gave.
+        fresh: the folder with model.xml.
+        notes: comments at the top.
+        judge: as of `import_mjcf`.
+
+    Raises:
+        UserError: model.xml does not load, or the draft would be refused.
+    """
     try:
         copy = _compile(fresh / "model.xml")
     except UserError as error:
         # The copy does not load where the original does: MuJoCo found a file that we did not.
         reason = str(error).removeprefix(f"{fresh / 'model.xml'}: ")
-        raise UserError(f"{mjcf}: its copy does not load: {reason}") from None
+        raise UserError(f"{source}: its copy does not load: {reason}") from None
     try:
         text = draft(name, copy, notes)
         interface = filled(text)
@@ -93,7 +114,7 @@ def _drafted(name: str, mjcf: Path, fresh: Path, notes: list[str], judge: Judge)
         if wrong := judge(interface):
             raise UserError(f"the draft would be refused: {listed(wrong, '; ')}")
     except UserError as error:
-        raise UserError(f"{mjcf}: {error}" if str(mjcf) not in str(error) else error) from None
+        raise UserError(f"{source}: {error}" if str(source) not in str(error) else error) from None
     return text
 
 
@@ -104,7 +125,7 @@ def _copy(mjcf: Path, model: mujoco.MjModel, fresh: Path) -> list[str]:
     """Copy all files of the model, adding missing names; returns the added names."""
     texts = {path: path.read_bytes() for path in documents(mjcf)}
     texts, notes = _named(texts)
-    texts[mjcf] = _with_sensors(texts[mjcf], mjcf, model)
+    texts[mjcf] = with_sensors(texts[mjcf], mjcf, model)
     for path, data in texts.items():
         target = fresh / ("model.xml" if path == mjcf else _inside(mjcf, path))
         if path != mjcf and target == fresh / "model.xml":
@@ -181,7 +202,17 @@ def _elements(data: bytes) -> list[tuple[int, str, dict[str, str]]]:
     return found
 
 
-def _with_sensors(data: bytes, mjcf: Path, model: mujoco.MjModel) -> bytes:
+def with_sensors(data: bytes, mjcf: Path, model: mujoco.MjModel) -> bytes:
+    """Returns the text of a model with sensors for its free joints, unless it has them.
+
+    Args:
+        data: the text of the main file.
+        mjcf: the file that the user gave.
+        model: compiled from it.
+
+    Raises:
+        UserError: the body of a free joint has no name.
+    """
     lines = []
     for j in free_bases(model):
         index = int(model.jnt_bodyid[j])
