@@ -1,1 +1,1 @@
-"""Creates a robot folder from an MJCF model and checks robot folders."""
+"""Creates a robot folder from an MJCF model or a URDF, and checks robot folders."""

@@ -148,9 +148,10 @@ def _prepared(root: ElementTree.Element) -> list[str]:
             taken.add(shape.get("name", ""))
         for visual in link.findall("visual"):
             colors = visual.findall("material")
-            good = [each for each in colors if each.find("color") is not None or each.get("name")]
+            good = (each for each in colors if each.findall("color") or each.get("name"))
+            kept = next(good, None)
             for each in colors:
-                if each is not (good or [None])[0]:
+                if each is not kept:
                     visual.remove(each)
         if not shapes and link.find("visual") is not None:
             bare.append(link.get("name", ""))
@@ -244,15 +245,15 @@ def _joints_said(
     for kind in kinds:
         names = [each.joint.name for each in driven if each.kind == kind]
         yield f"driven by {kind} commands ({source}): {listed(names)}"
-    known = {each.joint.name for each in driven}
+    known = [each.joint.name for each in driven]
     if idle := [n for n, joint in joints.items() if n not in known and not joint.mimics]:
         yield f"joints without actuator: {listed(idle)}"
-    for joint in joints.values():
-        if joint.mimics:
-            yield f"joint {joint.name} mimics {joint.mimics}: a constraint, no actuator"
-    if fast := [f"{n} {joint.velocity:g}" for n, joint in joints.items() if joint.velocity]:
+    if followers := [f"{n} of {joint.mimics}" for n, joint in joints.items() if joint.mimics]:
+        yield f"constraints, without actuator, by <mimic>: {listed(followers)}"
+    moved = [each.joint for each in driven]
+    if fast := [f"{joint.name} {joint.velocity:g}" for joint in moved if joint.velocity]:
         yield f"velocity limits of the URDF (rad/s, m/s), for rate_limit: {listed(fast)}"
-    if weak := [each.joint.name for each in driven if not each.joint.effort]:
+    if weak := [joint.name for joint in moved if not joint.effort]:
         yield f"no effort limit is stated: the force is not limited: {listed(weak)}"
 
 

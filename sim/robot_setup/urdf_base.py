@@ -28,7 +28,9 @@ def free_base(root: ElementTree.Element) -> list[str]:
     above = {_end(joint, "child"): joint for joint in root.findall("joint")}
     tops = [name for name in links if name not in above]
     if len(tops) != 1:
-        raise UserError(f"a floating base needs one root link; there are: {listed(tops)}")
+        raise UserError(
+            f"a floating base needs one root link; there are: {listed(tops or ['none'])}"
+        )
     base = BASE if BASE in links else tops[0]
     if base == "world":
         below = [child for child, joint in above.items() if _end(joint, "parent") == base]
@@ -38,6 +40,8 @@ def free_base(root: ElementTree.Element) -> list[str]:
     said, at = [], base
     while at in above:
         joint, at = above[at], _end(above[at], "parent")
+        if at not in links or at == base:
+            raise UserError(f"--floating-base: {base} is on {at!r}, which leads to no root link")
         siblings = [each for each in above.values() if _end(each, "parent") == at]
         if joint.get("type") not in ("fixed", "floating") or len(siblings) > 1:
             raise UserError(f"--floating-base: {base} is on {at}, by more than a fixed joint")

@@ -147,7 +147,10 @@ def driven_joints(
         notes.append(f"{source} names {name}, which {why}: no actuator")
     chosen = [joints[name] for name in able if name in stated]
     if not chosen:
-        raise UserError(f"no joint to drive, by {source}; --joints names them: {listed(able)}")
+        choice = (
+            f"; --joints may be of {listed(able)}" if able else ", nor does any other joint move"
+        )
+        raise UserError(f"{source}: no joint to drive{choice}")
     known = [joint.name for joint in chosen]
     _check_names("command", drives.kinds, known)
     kinds = {name: _kind(name, stated[name], drives.kinds) for name in known}

@@ -169,6 +169,32 @@ def test_a_mistake_is_one_line_and_status_1(omni, old, new, words):
         (["check-robot"], "Missing argument"),
         (["new-robot", "x", "--mjcf", "nope.xml", "-o", "x"], "nope.xml does not exist"),
         (["new-robot", "x", "--mjcf", "nope.xml"], "Missing option"),
+        (["new-robot", "x", "-o", "x"], "either --mjcf FILE or --urdf FILE"),
+        (["new-robot", "x", "-o", "x", "--urdf", "nope.urdf"], "nope.urdf does not exist; a URDF"),
+        (
+            ["new-robot", "x", "-o", "x", "--urdf", "n.urdf", "--mjcf", "n.xml"],
+            "either --mjcf FILE or --urdf FILE",
+        ),
+        (
+            ["new-robot", "x", "-o", "x", "--mjcf", "n.xml", "--damping", "1", "--joints", "a"],
+            "--joints, --damping: of a URDF",
+        ),
+        (
+            ["new-robot", "x", "-o", "x", "--urdf", "n.urdf", "--command", "a=torque"],
+            "--command a=torque: Valid: position, velocity, effort",
+        ),
+        (
+            ["new-robot", "x", "-o", "x", "--urdf", "n.urdf", "--damping", "a=-1"],
+            "--damping a=-1: a number that is not negative is expected",
+        ),
+        (
+            ["new-robot", "x", "-o", "x", "--urdf", "n.urdf", "--damping", "a=1", "--damping=a=2"],
+            "--damping a=2: given twice for a",
+        ),
+        (
+            ["new-robot", "x", "-o", "x", "--urdf", "n.urdf", "--package", "here"],
+            "--package here: NAME=FOLDER is expected",
+        ),
         (["new-robot", "a b", "--mjcf", "nope.xml", "-o", "x"], "robot name 'a b'"),
     ],
 )
