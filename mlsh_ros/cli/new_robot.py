@@ -38,8 +38,8 @@ def new_robot(
         list[str] | None,
         typer.Option(
             metavar="[JOINT=]KIND",
-            help="Of a URDF: how joints are driven, where it does not say one way: position, "
-            "velocity or effort. Repeatable.",
+            help="Of a URDF: how a joint is driven: position, velocity or effort; without JOINT, "
+            "those of which the URDF does not say one kind. Repeatable.",
         ),
     ] = None,
     stiffness: Annotated[

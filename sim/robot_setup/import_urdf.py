@@ -24,7 +24,7 @@ BALANCE = "balanceinertia"
 
 @dataclass(frozen=True)
 class UrdfSettings:
-    """What a URDF does not say."""
+    """Choices and quantities that a URDF does not state."""
 
     drives: Drives = field(default_factory=Drives)
     packages: Mapping[str, Path] = field(default_factory=dict)  # folders of ROS packages by name
@@ -106,12 +106,12 @@ def _write_model(
         model = load_spec(path).compile()
         path.write_bytes(with_sensors(path.read_bytes(), urdf, model))
     except ValueError as error:
-        raise UserError(_reason(error)) from None
+        raise UserError(_reason(error, path)) from None
     return [*said, *_doubts(model)]
 
 
-def _reason(error: ValueError) -> str:
-    said = " ".join(str(error).split()).removeprefix("Error: ")
+def _reason(error: ValueError, path: Path) -> str:
+    said = " ".join(str(error).split()).removeprefix(f"{path}: ").removeprefix("Error: ")
     if BALANCE in said:
         said += f" (in the URDF: <mujoco><compiler {BALANCE}='true'/></mujoco> within <robot>)"
     elif "mjMINVAL" in said:

@@ -1,4 +1,4 @@
-"""Which joints of a URDF are driven, how, and with which gains."""
+"""Finds the driven joints of a URDF, their commands and gains."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNITS = {"stiffness": "N m/rad, of a slide N/m", "damping": "N m s/rad, of a sli
 
 @dataclass(frozen=True)
 class UrdfJoint:
-    """What a URDF says of a moving joint, as far as MuJoCo does not read it."""
+    """A moving joint: what a URDF says of it and MuJoCo does not read."""
 
     name: str
     turns: bool
@@ -39,7 +39,7 @@ class Driven:
 
 @dataclass(frozen=True)
 class Drives:
-    """What a user says of the actuators; the key "" is for all joints that are not named."""
+    """The choices of a user for actuators; the key "" is for all joints that are not named."""
 
     joints: Sequence[str] = ()  # driven ones; none: those of the URDF
     kinds: Mapping[str, str] = field(default_factory=dict)
@@ -154,6 +154,11 @@ def driven_joints(
     known = [joint.name for joint in chosen]
     _check_names("command", drives.kinds, known)
     kinds = {name: _kind(name, stated[name], drives.kinds) for name in known}
+    if "" in drives.kinds and all(len(stated[n]) == 1 or n in drives.kinds for n in known):
+        raise UserError(
+            f"--command {drives.kinds['']}: {source} says one kind for each joint, which "
+            "--command JOINT=KIND changes"
+        )
     gains = {what: _gains(what, kinds, drives.gains.get(what, {})) for what in UNITS}
     found = [
         Driven(joint, kinds[joint.name], *(gains[what].get(joint.name, 0.0) for what in UNITS))
@@ -194,10 +199,13 @@ def _known(names: Iterable[str]) -> list[str]:
 
 
 def _kind(name: str, stated: Sequence[str], said: Mapping[str, str]) -> str:
-    if kind := said.get(name, said.get("", "")):
-        return kind
+    """Returns how a joint is driven: as said for it, as the URDF says, or as said for all."""
+    if name in said:
+        return said[name]
     if len(stated) == 1:
         return stated[0]
+    if "" in said and (not stated or said[""] in stated):
+        return said[""]
     what = f"the URDF has the commands {listed(stated)}" if stated else "no command is stated"
     raise UserError(
         f"joint {name}: {what}; say --command KIND, or --command {name}=KIND. "

@@ -264,7 +264,7 @@ def transmission(name: str, kind: str) -> str:
     ],
 )
 def test_each_driven_joint_has_one_actuator(tmp_path, more, joints, expected, words):
-    settings = UrdfSettings(Drives(joints, {"": "position"}, SERVOS))
+    settings = UrdfSettings(Drives(joints, dict.fromkeys(expected, "position"), SERVOS))
     model, said, draft = made(written(tmp_path, *TWO, more), settings)
     driven = [model.joint(model.actuator_trnid[i][0]).name for i in range(model.nu)]
     assert driven == list(expected)
@@ -298,6 +298,19 @@ def test_a_command_is_that_of_the_interface(tmp_path, kind, name, limit, source)
     assert (term["name"], term["limit"]) == (name, limit)
     force = model.actuator_forcerange.tolist()
     assert force == ([[0, 0]] * 2 if kind == "effort" else [[-30, 30]] * 2)
+
+
+def test_a_kind_for_all_joints_is_for_those_without_one(tmp_path):
+    parts = [*TWO, control(x="position velocity", y="position")]
+    drives = Drives((), {"": "velocity"}, SERVOS)
+    model, said, _ = made(written(tmp_path, *parts), UrdfSettings(drives))
+    assert [line for line in said if line.startswith("driven by")] == [
+        "driven by velocity commands (<ros2_control>): x",
+        "driven by position commands (<ros2_control>): y",
+    ]
+    drives = Drives((), {"": "velocity", "y": "effort"}, {"damping": {"": 1.0}})
+    model, *_ = made(written(tmp_path, *parts), UrdfSettings(drives))
+    assert model.actuator_biasprm[:, 2].tolist() == [-1, 0]
 
 
 def test_gains_are_those_that_are_given(tmp_path):
