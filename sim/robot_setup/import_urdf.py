@@ -76,6 +76,10 @@ def _read(urdf: Path) -> ElementTree.Element:
     if root.tag != "robot":
         other = "; --mjcf takes it" if root.tag == "mujoco" else ""
         raise UserError(f"{urdf}: a URDF begins with <robot>, this with <{root.tag}>{other}")
+    for each in root:
+        name = each.get("name", "")
+        if each.tag in ("link", "joint") and not (name and name.isprintable()):
+            raise UserError(f"{urdf}: a {each.tag} is called {name!r}; a name in one line is due")
     return root
 
 

@@ -154,7 +154,7 @@ def driven_joints(
     known = [joint.name for joint in chosen]
     _check_names("command", drives.kinds, known)
     kinds = {name: _kind(name, stated[name], drives.kinds) for name in known}
-    if "" in drives.kinds and all(len(stated[n]) == 1 or n in drives.kinds for n in known):
+    if drives.kinds.get("", kinds[known[0]]) not in kinds.values():
         raise UserError(
             f"--command {drives.kinds['']}: {source} says one kind for each joint, which "
             "--command JOINT=KIND changes"

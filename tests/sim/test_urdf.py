@@ -585,6 +585,8 @@ def test_a_mesh_that_cannot_be_taken_is_named(tmp_path, monkeypatch, name, words
         ),
         ("r.xml", "<mujoco/>", "begins with <robot>, this with <mujoco>; --mjcf takes it"),
         ("r.urdf", "<robot", "not XML"),
+        ("r.urdf", f"<robot>{joint('', 'a', 'b')}</robot>", "a joint is called ''; a name in"),
+        ("r.urdf", f"<robot>{link('a&#9;b')}</robot>", r"a link is called 'a\tb'; a name in one"),
         ("r.urdf", "<robot name='r'/>", "all joints that move: no joint to drive, nor does"),
         (
             "r.urdf",
