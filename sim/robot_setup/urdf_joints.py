@@ -52,8 +52,8 @@ class Drives:
 def moving_joints(root: ElementTree.Element) -> dict[str, UrdfJoint]:
     """Returns the joints that turn or slide, and leaves in the tree what MuJoCo reads rightly.
 
-    MuJoCo would take a range of a continuous joint, no range where one of two bounds is missing,
-    and the effort as a property of the joint, where randomization of actuators does not reach it.
+    MuJoCo would take no range where one of two bounds is missing, and the effort as a property of
+    the joint, where randomization of actuators does not reach it.
 
     Raises:
         UserError: a limit is missing or not a range, or a joint mimics what does not move.
@@ -81,13 +81,11 @@ def _joint(name: str, element: ElementTree.Element) -> UrdfJoint:
         except ValueError:
             raise UserError(f"joint {name}: limit {key}={text!r} is not a number") from None
     bounds = None
-    if kind == "continuous":
-        for key in ("lower", "upper"):
-            if limit is not None:
-                limit.attrib.pop(key, None)
-    elif limit is None:
-        raise UserError(f"joint {name}: {kind} without <limit>; a joint without end is continuous")
-    else:
+    if kind != "continuous":
+        if limit is None:
+            raise UserError(
+                f"joint {name}: {kind} without <limit>; a joint without end is continuous"
+            )
         bounds = (found["lower"], found["upper"])
         if not -math.inf < bounds[0] < bounds[1] < math.inf:
             raise UserError(

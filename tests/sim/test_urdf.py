@@ -539,6 +539,14 @@ def test_a_folder_that_the_urdf_names_to_mujoco_is_looked_in(tmp_path):
     assert (model.nmesh, model.opt.timestep) == (1, 0.004)
 
 
+def test_visual_shapes_are_left_out_whatever_the_urdf_tells_mujoco(tmp_path):
+    more = "<mujoco><compiler discardvisual='false' fusestatic='true' strippath='true'/></mujoco>"
+    urdf = written(tmp_path, *ARM, more)
+    model, *_ = made(urdf)
+    assert model.ngeom == 2
+    assert max(differences(urdf, model).values()) < 1e-14
+
+
 def test_two_meshes_of_one_name_stay_two(tmp_path):
     stl(tmp_path / "small/hull.stl", 0.1)
     stl(tmp_path / "large/hull.stl", 0.2)
@@ -552,6 +560,17 @@ def test_two_meshes_of_one_name_stay_two(tmp_path):
     assert model.geom_dataid.tolist() == [0, 1, 0]
     sizes = [np.ptp(model.mesh_vert[4 * i : 4 * i + 4], axis=0).max() for i in (0, 1)]
     assert sizes[1] / sizes[0] == pytest.approx(2, rel=1e-5)
+
+
+def test_a_mesh_in_two_sizes_takes_no_name_of_another(tmp_path):
+    stl(tmp_path / "hull.stl", 0.1)
+    stl(tmp_path / "hull1.stl", 0.4)  # MuJoCo would call the second size so
+    shapes = "".join(
+        f"<collision><geometry><mesh filename='{name}.stl' scale='{size} 1 1'/></geometry></collision>"
+        for name, size in (("hull", 1), ("hull", -1), ("hull1", 1))
+    )
+    model, *_ = made(written(tmp_path, link("a", shapes), link("b"), joint("j", "a", "b")))
+    assert model.nmesh == 3
 
 
 @pytest.mark.parametrize(
@@ -609,6 +628,12 @@ def test_what_is_no_urdf_is_refused(tmp_path, name, text, words):
 def test_an_expanded_file_may_still_declare_xacro(tmp_path):
     urdf = written(tmp_path, *TWO)
     urdf.write_text(urdf.read_text().replace("<robot", "<robot xmlns:xacro='http://x/xacro'"))
+    assert made(urdf)[0].nu == 2
+
+
+def test_a_namespace_is_no_part_of_a_tag(tmp_path):
+    urdf = written(tmp_path, *TWO)
+    urdf.write_text(urdf.read_text().replace("<robot", "<robot xmlns='http://www.ros.org'"))
     assert made(urdf)[0].nu == 2
 
 
