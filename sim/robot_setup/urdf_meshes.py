@@ -35,7 +35,7 @@ def copy_meshes(
     """
     compiler = root.find("mujoco/compiler")
     meshdir = "" if compiler is None else compiler.attrib.pop("meshdir", "")
-    copies: dict[tuple[Path, str], str] = {}
+    copies: dict[Path, str] = {}
     taken: set[str] = set()
     meshes = [
         (link.get("name", ""), mesh)
@@ -50,10 +50,10 @@ def copy_meshes(
             f"Valid: {listed(READ)}"
         )
     for (link, name), (_, mesh) in zip(names, meshes, strict=True):
-        key = _find(name, f"link {link}", urdf, packages, meshdir), mesh.get("scale", "")
-        if key not in copies:
-            copies[key] = _copy(key[0], fresh / FOLDER, taken)
-        mesh.set("filename", f"{FOLDER}/{copies[key]}")
+        path = _find(name, f"link {link}", urdf, packages, meshdir)
+        if path not in copies:
+            copies[path] = _copy(path, fresh / FOLDER, taken)
+        mesh.set("filename", f"{FOLDER}/{copies[path]}")
 
 
 def _copy(path: Path, folder: Path, taken: set[str]) -> str:

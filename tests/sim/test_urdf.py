@@ -153,7 +153,9 @@ def test_a_bound_that_is_not_given_is_zero_and_a_continuous_joint_has_none(tmp_p
 def test_a_mimic_joint_follows(tmp_path):
     model, said, _ = made(written(tmp_path, *ARM))
     assert (model.neq, model.nu) == (1, 3)
-    assert any("by <mimic>: other_finger of finger" in line for line in said)
+    assert [line for line in said if "other_finger" in line] == [
+        "constraints, without actuator, by <mimic>: other_finger of finger"
+    ]
     data = mujoco.MjData(model)
     for target in (0.4, -0.3):
         data.actuator("finger").ctrl[0] = target
@@ -566,7 +568,8 @@ def test_a_mesh_in_two_sizes_takes_no_name_of_another(tmp_path):
     stl(tmp_path / "hull.stl", 0.1)
     stl(tmp_path / "hull1.stl", 0.4)  # MuJoCo would call the second size so
     shapes = "".join(
-        f"<collision><geometry><mesh filename='{name}.stl' scale='{size} 1 1'/></geometry></collision>"
+        "<collision><geometry>"
+        f"<mesh filename='{name}.stl' scale='{size} 1 1'/></geometry></collision>"
         for name, size in (("hull", 1), ("hull", -1), ("hull1", 1))
     )
     model, *_ = made(written(tmp_path, link("a", shapes), link("b"), joint("j", "a", "b")))
