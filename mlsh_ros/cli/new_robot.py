@@ -25,7 +25,7 @@ def new_robot(
     mjcf: Annotated[Path | None, typer.Option(help="Main MJCF file of the model.")] = None,
     urdf: Annotated[
         Path | None,
-        typer.Option(help="URDF of the robot, in the place of an MJCF file; xacro is expanded."),
+        typer.Option(help="URDF of the robot, in the place of an MJCF file; without xacro."),
     ] = None,
     joints: Annotated[
         str,
@@ -38,23 +38,24 @@ def new_robot(
         list[str] | None,
         typer.Option(
             metavar="[JOINT=]KIND",
-            help="Of a URDF: how a joint is driven: position, velocity or effort; without JOINT, "
-            "those of which the URDF does not say one kind. Repeatable.",
+            help="Of a URDF: position, velocity or effort, as JOINT=KIND, or as KIND for all "
+            "joints of which the URDF does not say one. Repeatable.",
         ),
     ] = None,
     stiffness: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[JOINT=]NUMBER",
-            help="Of a URDF: stiffness of position servos, N m/rad or N/m. Repeatable.",
+            help="Of a URDF: stiffness of position servos, N m/rad or N/m, as NUMBER for all "
+            "joints or as JOINT=NUMBER. Repeatable.",
         ),
     ] = None,
     damping: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[JOINT=]NUMBER",
-            help="Of a URDF: damping of position servos, gain of velocity servos, N m s/rad or "
-            "N s/m. Repeatable.",
+            help="Of a URDF: damping of position servos and gain of velocity servos, N m s/rad or "
+            "N s/m, as NUMBER for all joints or as JOINT=NUMBER. Repeatable.",
         ),
     ] = None,
     floating_base: Annotated[
@@ -64,8 +65,8 @@ def new_robot(
         list[str] | None,
         typer.Option(
             metavar="NAME=FOLDER",
-            help="Of a URDF: where the ROS package of its meshes is, if neither around it nor "
-            "installed. Repeatable.",
+            help="Of a URDF: where a ROS package with meshes is, as NAME=FOLDER, if neither "
+            "around the URDF nor installed. Repeatable.",
         ),
     ] = None,
 ) -> None:
