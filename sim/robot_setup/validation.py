@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -65,7 +66,7 @@ def find_errors(folder: Path) -> list[str]:
     if found:
         return found
     try:
-        robot = load_robot(str(folder))
+        robot = load_robot(os.path.join(os.curdir, folder))  # never a shipped robot's name
     except UserError as error:
         return [str(error)]
     return _against_model(robot)

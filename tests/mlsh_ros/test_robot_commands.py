@@ -46,6 +46,12 @@ def test_a_sound_robot_is_shown_with_its_addresses(tmp_path):
         assert words in out
 
 
+def test_a_folder_with_the_name_of_a_shipped_robot_is_checked_by_its_path(omni):
+    status, out = run(["check-robot", "./omni", "--seconds", "0.5"], omni.parent)
+    assert status == 0, out
+    assert run(["check-robot", "omni"], omni.parent)[0] == 1
+
+
 def test_the_shipped_go2_is_sound_and_stands(tmp_path):
     status, out = run(["check-robot", "go2"], tmp_path)
     assert status == 0
