@@ -206,6 +206,12 @@ class Agent:
         """(K, A) logarithm of the standard deviation of the skills' exploration."""
         return np.stack([self.skills.policy.log_std(k) for k in range(self.skills.count)])
 
+    def limit_std(self, most: float) -> None:
+        """Reduce standard deviations of the skills' exploration that are larger than `most`."""
+        for k in range(self.skills.count):
+            log_std = self.skills.policy.log_std(k)  # a view
+            np.minimum(log_std, np.float32(np.log(most)), out=log_std)
+
     def state(self) -> dict[str, NDArray[np.generic]]:
         """All learned parameters, as arrays."""
         return {

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
 from policies.mlsh.curriculum_config import CurriculumConfig
+from policies.mlsh.exploration_config import ExplorationConfig
 from policies.mlsh.networks import Activation
 from policies.mlsh.offpolicy_config import OffPolicyConfig
 from policies.mlsh.regularization_config import RegularizationConfig
@@ -43,6 +44,7 @@ RECOMMENDABLE = (
     "network",
     "regularization",
     "curriculum",
+    "exploration",
 )  # sections that a family may say
 MOST = 10**12  # of anything that is counted
 Count = Annotated[Integer, Field(ge=1, le=MOST)]
@@ -213,6 +215,7 @@ class TrainConfig:
     network: NetworkConfig = NetworkConfig()
     regularization: RegularizationConfig = RegularizationConfig()  # of the skills
     curriculum: CurriculumConfig = CurriculumConfig()  # of the reward terms
+    exploration: ExplorationConfig = ExplorationConfig()  # of the skills
     family_parameters: dict[str, Setting] = Field(default_factory=dict)  # by name
     seed: Natural = 0  # random seed; the option --seed
     steps: Count = 1_000_000  # environment steps of meta-training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 from policies.mlsh.config import NetworkConfig, TrainConfig
@@ -11,7 +12,7 @@ from sim.envs.privileged import check_privileged
 from sim.errors import UserError, unknown
 from sim.interface import Interface
 from sim.physics.robot_model import load_robot
-from sim.tasks.base import HasRewards, TaskFamily
+from sim.tasks.base import HasDifficulty, HasRewards, TaskFamily
 from sim.tasks.registry import make_family
 
 # A thread costs memory and a start; the rest is what a rollout is held in.
@@ -47,18 +48,31 @@ def check_names(config: TrainConfig) -> None:
     )
     find_symmetry(config, robot, family)
     check_curriculum(config, family)
+    check_exploration(config)
     interface = robot.interface.with_terms(family.terms)
     for setting in ("hidden_from_skills", "hidden_from_masters"):
         hidden_elements(interface, config.network, setting)
 
 
 def check_curriculum(config: TrainConfig, family: TaskFamily) -> None:
-    """Refuse a curriculum that does not end, and one on costs where the family has none.
+    """Refuse a curriculum that does not end, and one on what the family does not have.
 
     Raises:
         UserError: names the setting and the family.
     """
     scale, until = config.curriculum.cost_scale, config.curriculum.cost_steps
+    harder = config.curriculum.difficulty_steps
+    if harder >= config.steps:
+        raise UserError(
+            f"curriculum.difficulty_steps {harder}: the training has {config.steps} steps, so "
+            f"that the hardest episodes would never come; at most {config.steps - 1}"
+        )
+    if harder and not (isinstance(family, HasDifficulty) and family.graded):
+        raise UserError(
+            f"curriculum.difficulty_steps {harder}: episodes of task family {config.family!r} are "
+            "not easy or hard. Valid: 0; velocity_commands has levels of ground with the "
+            "parameters slope, step and bumps"
+        )
     if until >= config.steps:
         raise UserError(
             f"curriculum.cost_steps {until}: the training has {config.steps} steps, so that its "
@@ -69,6 +83,27 @@ def check_curriculum(config: TrainConfig, family: TaskFamily) -> None:
         raise UserError(
             f"curriculum.cost_scale {scale:g}: task family {config.family!r} has no reward terms "
             "with negative weights. Valid: 1"
+        )
+
+
+def check_exploration(config: TrainConfig) -> None:
+    """Refuse a limit of the exploration that is never reached, and one that limits nothing.
+
+    Raises:
+        UserError: names the setting.
+    """
+    final, until = config.exploration.final_std, config.exploration.std_steps
+    if until >= config.steps:
+        raise UserError(
+            f"exploration.std_steps {until}: the training has {config.steps} steps, so that "
+            f"final_std would never be reached; at most {config.steps - 1}"
+        )
+    initial = math.exp(config.network.initial_log_std)
+    if final is not None and final >= initial:
+        raise UserError(
+            f"exploration.final_std {final:g}: the initial standard deviation is {initial:g} "
+            "(network.initial_log_std), and the limit falls from it; valid: less than that, or "
+            "null"
         )
 
 

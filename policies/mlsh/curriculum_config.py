@@ -15,13 +15,17 @@ MOST = 10**12  # steps
 
 @dataclass(frozen=True, config=STRICT)
 class CurriculumConfig:
-    """A curriculum on the weights of a family's reward terms."""
+    """A curriculum on the weights of a family's reward terms, and on how hard its episodes are."""
 
     # Factor of the negative weights of the reward terms at the first step; it grows linearly to 1.
     # A robot that stands finds its first step where costs of motion are small.
     cost_scale: Annotated[Number, Field(ge=0, le=1)] = 1.0
     # Environment steps after which the factor is 1.
     cost_steps: Annotated[Integer, Field(ge=0, le=MOST)] = 0
+
+    # Environment steps over which the hardest episodes grow from the easiest ones to the hardest,
+    # in a family with a difficulty, such as one on uneven ground. 0: all from the first step on.
+    difficulty_steps: Annotated[Integer, Field(ge=0, le=MOST)] = 0
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
@@ -32,6 +36,10 @@ class CurriculumConfig:
         if self.cost_steps and self.cost_scale == 1:
             raise ValueError(f"cost_steps {self.cost_steps} has no effect with cost_scale 1")
         return self
+
+    def difficulty_at(self, steps: int) -> float:
+        """The hardest that an episode may be after a number of environment steps, 0 to 1."""
+        return 1.0 if steps >= self.difficulty_steps else steps / self.difficulty_steps
 
     def cost_scale_at(self, steps: int) -> float:
         """Factor of the negative weights after this number of environment steps."""

@@ -11,6 +11,7 @@ shared by all. `task_schedule.py` assigns tasks to groups, `rollout.py` collects
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import numpy as np
@@ -71,7 +72,12 @@ class Mlsh:
         own_tasks = self.groups.local(self.schedule.tasks)
         self.env = make_env(config, self.robot, self.family, self.groups, own_tasks)
         self.agent = make_agent(config, self.env, self.groups)
-        self.collector = Collector(self.env, self.agent, method, config.seed)
+        self.iteration = 0
+        if not freeze_skills:
+            self._apply_schedules()
+        self.collector = Collector(
+            self.env, self.agent, method, config.seed, config.exploration.correlation
+        )
         for task, returns in zip(self.family.tasks, self.reference_returns, strict=True):
             returns.check(f"{self.family.name}/{task}")
         # Known beforehand: a spread of returns that are estimates themselves would grow by its
@@ -82,7 +88,6 @@ class Mlsh:
         self.updates = Updates(
             config, self.agent, self.groups, self.schedule, self.scores, self.collector, symmetry
         )
-        self.iteration = 0
 
     @cached_property
     def reference_returns(self) -> list[ReferenceReturns]:
@@ -103,9 +108,8 @@ class Mlsh:
     def iterate(self) -> Iteration:
         """One rollout of every group and the updates it allows."""
         if not self.freeze_skills:
+            self._apply_schedules()
             self._change_tasks()
-        if self.env.world.terms is not None and not self.freeze_skills:
-            self.env.world.terms.cost_scale = self.config.curriculum.cost_scale_at(self.steps)
         age, probing, joint = self.schedule.age.copy(), self.schedule.probing, self.schedule.joint
         rollout = self.collector.collect(
             self.iteration,
@@ -148,6 +152,15 @@ class Mlsh:
             reward_terms=reward_terms(self.env.world.terms, self.groups),
             **group_statistics(rollout, self.groups, self.method.skills, self.family.ticks),
         )
+
+    def _apply_schedules(self) -> None:
+        """Set what changes with the steps of a training: costs, difficulty and exploration."""
+        config, world = self.config, self.env.world
+        if world.terms is not None:
+            world.terms.cost_scale = config.curriculum.cost_scale_at(self.steps)
+        world.difficulty = config.curriculum.difficulty_at(self.steps)
+        initial = math.exp(config.network.initial_log_std)
+        self.agent.limit_std(config.exploration.std_limit_at(self.steps, initial))
 
     def _change_tasks(self) -> None:
         """A fresh master for every group that gets another task."""

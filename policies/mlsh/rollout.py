@@ -81,8 +81,16 @@ class Collector:
     beginning of an episode from the first observation.
     """
 
-    def __init__(self, env: TaskVectorEnv, agent: Agent, config: MlshConfig, seed: int) -> None:
+    def __init__(
+        self,
+        env: TaskVectorEnv,
+        agent: Agent,
+        config: MlshConfig,
+        seed: int,
+        correlation: float = 0.0,
+    ) -> None:
         self.env, self.agent, self.config, self.seed = env, agent, config, seed
+        self.correlation = np.float32(correlation)  # of the skills' noise, from tick to tick
         size, length = env.num_envs, env.interface.observation_size
         self.raw, _ = env.reset()
         self.skill = np.zeros(size, np.intp)
@@ -145,6 +153,7 @@ class Collector:
             Stream.ACTIONS, iteration, lambda r, e: r.standard_normal((ticks, e, a), np.float32)
         )
         noise *= np.float32(not greedy_skills)
+        correlate(noise, self.correlation)
         std = np.exp(agent.log_std())
         chooser = MasterSampler(
             self,
@@ -272,6 +281,19 @@ class Collector:
         self.raw = self.env.restore(
             {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
         )
+
+
+def correlate(noise: Float32, correlation: np.float32) -> None:
+    """Correlate white noise (T, ..) of deviation 1 from tick to tick, in place.
+
+    Its deviation stays 1. The probability of an action is that of its own noise: PPO takes the
+    actions of a rollout as independent of each other.
+    """
+    if not correlation:
+        return
+    fresh = np.sqrt(1 - correlation**2)
+    for t in range(1, len(noise)):
+        noise[t] = correlation * noise[t - 1] + fresh * noise[t]
 
 
 class MasterSampler:

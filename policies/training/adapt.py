@@ -234,8 +234,11 @@ def from_scratch(
         probe="none",
         reset_skill_below=0.0,
     )
-    # It pays the whole costs from the first step on, as masters do.
-    learner = Mlsh(replace(config, mlsh=method, curriculum=CurriculumConfig()), tasks=[task])
+    # It pays the whole costs from the first step on, as masters do. Its steps are not those of the
+    # training that the exploration is limited by.
+    exploration = replace(config.exploration, final_std=None, std_steps=0)
+    config = replace(config, mlsh=method, curriculum=CurriculumConfig(), exploration=exploration)
+    learner = Mlsh(config, tasks=[task])
     if install_skill is not None:
         install_skill(learner.agent)
     return _learn(learner, learner, updates, episodes, on_update)

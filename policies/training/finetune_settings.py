@@ -36,6 +36,10 @@ IDLE = {
     "mlsh.groups": "has no effect here: there is one master for each task",
     "checkpoint_every": "has no effect here: there are no checkpoints",
     "curriculum": "has no effect here: the whole costs are paid from the first step on",
+    **dict.fromkeys(
+        ("exploration.final_std", "exploration.std_steps"),
+        "has no effect here: the exploration of skills is limited in their training alone",
+    ),
     **{
         f"mlsh.{key}": _IDLE
         for key in (
@@ -48,7 +52,7 @@ IDLE = {
 IDLE_ALONE = {
     key: f"{_IDLE}, and there is no PPO from scratch beside them"
     for key in (
-        *("skill", "regularization"),
+        *("skill", "regularization", "exploration"),
         "network.initial_log_std",
         "network.normalize_observations",
         "network.privileged",

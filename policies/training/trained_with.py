@@ -40,6 +40,10 @@ LATER: dict[str, Any] = {
     "regularization.mirror_loss": 0.5,
     "curriculum.cost_scale": 1.0,
     "curriculum.cost_steps": 0,
+    "curriculum.difficulty_steps": 0,
+    "exploration.correlation": 0.0,
+    "exploration.final_std": None,
+    "exploration.std_steps": 0,
 }
 FILES = ("robot.yaml", "model.xml", RANGES)  # of every robot; some have more, named in model.xml
 

@@ -68,6 +68,7 @@ class World:
     Attributes:
         calls: the family's methods, with their results checked.
         terms: the family's reward terms, with what each has brought; None without.
+        difficulty: the hardest that episodes may be, 0 to 1, for a family with a difficulty.
         failures: the first ticks that ended in a state that is not finite.
     """
 
@@ -104,7 +105,14 @@ class World:
         self.terms: RewardSum | None = None
         if self.calls.rewards is not None:
             has_command = self.calls.has_command
-            self.terms = RewardSum(self.calls.rewards, robot, size, where, has_command=has_command)
+            self.terms = RewardSum(
+                self.calls.rewards,
+                robot,
+                size,
+                where,
+                has_command=has_command,
+                ground=self.calls.ground,
+            )
             signals = (*signals, *self.terms.signals)
         more = privileged_signals(robot, family, privileged)
         check_signals((*signals, *more), self.interface, where)
@@ -131,6 +139,7 @@ class World:
         sizes = self.physics.signal_sizes if privileged else {}
         self.privileged = Privileged(privileged, self.interface, sizes, self._drawn.shape[1])
         self.layout: EpisodeState = {}
+        self.difficulty = 1.0
         self.ticks = np.zeros(size, np.int64)  # (B,) since the episode began
         self.command = np.tile(self.interface.safe_command, (size, 1))  # (B, A) in force
         self.failures: list[Failure] = []
@@ -155,7 +164,8 @@ class World:
         if bad := [task for task in tasks if not 0 <= task < count]:
             raise ValueError(f"{self.family.name} has tasks 0 .. {count - 1}, not {bad[0]}")
         for i, task, rng in zip(ids, tasks, rngs, strict=True):
-            for name, row in self.calls.reset(int(task), rng, self.layout).items():
+            drawn = self.calls.reset(int(task), rng, self.layout, self.difficulty)
+            for name, row in drawn.items():
                 if name not in self.layout:
                     self.layout[name] = np.zeros((self.size, *np.shape(row)))
                 self.layout[name][i] = row

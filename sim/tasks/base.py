@@ -212,6 +212,24 @@ class HasRewards(Protocol):
 
 
 @runtime_checkable
+class HasGround(Protocol):
+    """Task family on ground that is not flat, for reward terms that measure heights above it."""
+
+    def ground(self, xy: Floats) -> Floats:
+        """(...) heights of the ground at places (..., 2), m."""
+
+
+@runtime_checkable
+class HasDifficulty(Protocol):
+    """Task family whose episodes are easy or hard, so that a training can begin with easy ones.
+
+    Its `reset` has a third argument, `difficulty`: the hardest that an episode may be, 0 to 1.
+    """
+
+    graded: bool  # whether the difficulty changes anything
+
+
+@runtime_checkable
 class HasMirror(Protocol):
     """Task family that states the mirror images of its tasks: left and right exchanged.
 

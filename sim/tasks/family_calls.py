@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mujoco
@@ -17,6 +17,8 @@ from sim.tasks.base import (
     EpisodeState,
     Fields,
     HasActionCost,
+    HasDifficulty,
+    HasGround,
     HasObstacles,
     HasPoseReset,
     HasRewards,
@@ -52,6 +54,7 @@ class FamilyCalls:
         has_cost: whether the action has a cost.
         rewards: reward terms with their weights; None without.
         has_command: whether the family has a method `command`.
+        graded: whether episodes are easy or hard.
     """
 
     def __init__(self, family: TaskFamily) -> None:
@@ -66,6 +69,8 @@ class FamilyCalls:
         self.has_cost = isinstance(family, HasActionCost)
         self.rewards = family.rewards if isinstance(family, HasRewards) else None
         self.has_command = callable(getattr(family, "command", None))
+        self.graded = isinstance(family, HasDifficulty) and bool(family.graded)
+        self._has_ground = isinstance(family, HasGround)
         self._advances = isinstance(family, HasTaskDynamics)
 
     # The scene ------------------------------------------------------------------------------
@@ -90,10 +95,21 @@ class FamilyCalls:
     # An episode -----------------------------------------------------------------------------
 
     def reset(
-        self, task: int, rng: np.random.Generator, layout: EpisodeState | None = None
+        self,
+        task: int,
+        rng: np.random.Generator,
+        layout: EpisodeState | None = None,
+        difficulty: float = 1.0,
     ) -> Fields:
-        """The rows of an episode, by name; `layout` has those of the episodes so far."""
-        rows = self._call("reset", task, rng)
+        """The rows of an episode, by name.
+
+        Args:
+            task: its number.
+            rng: of the episode.
+            layout: has the rows of the episodes so far.
+            difficulty: the hardest that the episode may be, 0 to 1.
+        """
+        rows = self._call("reset", task, rng, *([difficulty] if self.graded else []))
         if self._trusted:
             return rows  # type: ignore[no-any-return]
         self._mapping("reset", rows, "names to rows")
@@ -161,6 +177,14 @@ class FamilyCalls:
     def command(self, layout: EpisodeState) -> Floats:
         """(n, 3) the velocities that a family with reward terms commands, m/s, m/s, rad/s."""
         return self._numbers("command", (_rows(layout), 3), layout)
+
+    @property
+    def ground(self) -> Callable[[Floats], Floats] | None:
+        """Heights (...) of the ground at places (..., 2), m; None for a family on flat ground."""
+        return self._ground if self._has_ground else None
+
+    def _ground(self, xy: Floats) -> Floats:
+        return self._numbers("ground", xy.shape[:-1], xy)
 
     def success(self, layout: EpisodeState, fields: Fields) -> NDArray[np.bool_]:
         """(n,) True where the state counts as solved."""

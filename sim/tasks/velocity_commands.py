@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SkipValidation
@@ -25,7 +26,16 @@ from sim.interface.mirror import TermMirror
 from sim.physics.signals import Signal
 from sim.tasks.base import EpisodeState, Fields, HiddenTask
 from sim.tasks.goals import family_term
-from sim.tasks.parameter_types import Angle, Count, Seconds, Speed, TurnRate
+from sim.tasks.ground import Ground, ground_of
+from sim.tasks.parameter_types import (
+    Angle,
+    Count,
+    LengthOrZero,
+    Scale,
+    Seconds,
+    Speed,
+    TurnRate,
+)
 from sim.tasks.planar import ahead_of, to_base
 from sim.tasks.rewards import Rewards, changing, read_rewards
 from sim.tasks.rewards.parts import BASE
@@ -106,8 +116,32 @@ class VelocityCommands(HiddenTask):
     turn_tolerance: TurnRate = 0.15  # rad/s, of the mean rate of turning, for success
     settling: Seconds = 1.0  # s at the start of an episode that success does not judge
     shake: Angle = 0.05  # rad, largest deviation of every joint at the start
+    # The ground, flat by default: the hardest that there is of each kind. An episode begins on one
+    # of `levels` levels between flat and that; see `sim/tasks/ground.py`.
+    slope: Annotated[NonNegative, Field(le=1)] = 0.0  # m per m, gradient of slopes
+    step: Annotated[LengthOrZero, Field(le=0.5)] = 0.0  # m, height of stairs
+    bumps: Annotated[LengthOrZero, Field(le=0.5)] = 0.0  # m, height and depth of bumps
+    levels: Annotated[Count, Field(ge=2, le=20)] = 6  # from flat to the hardest
     # Weights and parameters of reward terms that differ from those of `walking.yaml`.
     rewards: Annotated[SkipValidation[Rewards], BeforeValidator(_own)] = WALKING
+
+    @property
+    def graded(self) -> bool:
+        """True if there are several levels of ground."""
+        return bool(self.slope or self.step or self.bumps)
+
+    @property
+    def _ground(self) -> Ground:
+        return ground_of(self.slope, self.step, self.bumps, self.levels)
+
+    def ground(self, xy: Floats) -> Floats:
+        """(...) heights of the ground at places (..., 2), m."""
+        return self._ground.height(xy) if self.graded else np.zeros(xy.shape[:-1])
+
+    def scene(self, spec: mujoco.MjSpec) -> None:
+        """Replace the floor, unless the ground is flat."""
+        if self.graded:
+            self._ground.add_to(spec, f"task family {self.name!r}")
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -148,12 +182,26 @@ class VelocityCommands(HiddenTask):
         along = x * (self.ahead if x > 0 else self.back)
         return np.array([along, y * self.aside, turn * self.turn])
 
-    def reset(self, task: int, rng: np.random.Generator) -> dict[str, Floats]:
-        """Begin at the origin with any heading, and with a command of the task."""
-        start = np.array([0.0, 0.0, rng.uniform(-np.pi, np.pi)])
+    def reset(
+        self, task: int, rng: np.random.Generator, difficulty: float = 1.0
+    ) -> dict[str, Floats]:
+        """Begin with any heading, at the origin or in the middle of a patch of ground.
+
+        Args:
+            task: its number.
+            rng: draws the heading, the command of the task, and kind and level of the ground.
+            difficulty: 0 to 1: the levels that are drawn, from flat ground alone to all of them.
+        """
+        heading, weaker = rng.uniform(-np.pi, np.pi), rng.uniform(0, self.spread)
+        x = y = 0.0
+        if self.graded:
+            kind = int(rng.integers(len(self._ground.kinds)))
+            level = int(rng.uniform() * (1 + difficulty * (self.levels - 1)))
+            x, y = self._ground.center(kind, min(level, self.levels - 1))
+        start = np.array([x, y, heading])
         return {
             "start": start,
-            "given": self.full(task) * (1 - rng.uniform(0, self.spread)),
+            "given": self.full(task) * (1 - weaker),
             "before": start.copy(),  # pose at the previous tick: m, m, rad
             "error": np.zeros(3),  # sum over the ticks that are judged
             "elapsed": np.float64(0),  # s

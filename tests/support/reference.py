@@ -321,6 +321,7 @@ def settings() -> str:
             ("network.", config.NetworkConfig),
             ("regularization.", config.RegularizationConfig),
             ("curriculum.", config.CurriculumConfig),
+            ("exploration.", config.ExplorationConfig),
         )
         for name, text in comments(cls).items()
     }

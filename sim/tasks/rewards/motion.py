@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,6 +74,7 @@ class Motion:
     previous: Floats  # (n, A) a tick earlier
     earlier: Floats  # (n, A) two ticks earlier
     feet: FeetMemory  # after this tick; without feet of 0 columns
+    ground: Callable[[Floats], Floats] | None = None  # heights at places (..., 2), m; None: 0
 
     @cached_property
     def moves(self) -> Bools:
@@ -81,8 +83,8 @@ class Motion:
 
     @cached_property
     def height(self) -> Floats:
-        """(n,) of the base in the world, m."""
-        return self.signals["base_position"][:, 2]
+        """(n,) of the base above the ground below it, m."""
+        return self._above_ground(self.signals["base_position"])
 
     @cached_property
     def velocity(self) -> Floats:
@@ -121,8 +123,8 @@ class Motion:
 
     @cached_property
     def foot_height(self) -> Floats:
-        """(n, F) of the feet's centers in the world, m."""
-        return self._of_feet("foot_position")[..., 2]
+        """(n, F) of the feet's centers above the ground below them, m."""
+        return self._above_ground(self._of_feet("foot_position"))
 
     @cached_property
     def foot_speed(self) -> Floats:
@@ -149,6 +151,11 @@ class Motion:
     def other_force(self) -> Floats:
         """(n, ...) length of the force on every geom that is no foot, N."""
         return self.signals["other_force"]
+
+    def _above_ground(self, place: Floats) -> Floats:
+        if self.ground is None:
+            return place[..., 2]
+        return np.asarray(place[..., 2] - self.ground(place[..., :2]))
 
     def _of_feet(self, need: str) -> Floats:
         values = self.signals[need]

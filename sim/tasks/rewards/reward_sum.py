@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
 
 import numpy as np
@@ -27,6 +28,7 @@ class RewardSum:
         size: n.
         where: the family, as errors begin.
         has_command: whether the family has a method `command`.
+        ground: heights (...) of the ground at places (..., 2), m; None: it is flat, at 0.
 
     Attributes:
         names: of the terms, in order.
@@ -39,9 +41,16 @@ class RewardSum:
     """
 
     def __init__(
-        self, rewards: Rewards, robot: Robot, size: int, where: str, *, has_command: bool
+        self,
+        rewards: Rewards,
+        robot: Robot,
+        size: int,
+        where: str,
+        *,
+        has_command: bool,
+        ground: Callable[[Floats], Floats] | None = None,
     ) -> None:
-        self.names, self._where = rewards.names, where
+        self.names, self._where, self._ground = rewards.names, where, ground
         self._terms, self._parts = rewards.terms, RobotParts(robot)
         needs: dict[str, str] = {}
         for each in rewards.terms:
@@ -102,9 +111,8 @@ class RewardSum:
             force = read["foot_force"]
             contact = on_ground(force.reshape(len(force), -1, 3))
             self._feet = self._feet.after(contact, dt)
-        motion = Motion(
-            self._parts, read, command, action, self._previous, self._earlier, self._feet
-        )
+        actions = action, self._previous, self._earlier
+        motion = Motion(self._parts, read, command, *actions, self._feet, self._ground)
         values = np.empty_like(self.totals)
         for column, each in enumerate(self._terms):
             value = each.term.function(motion, **dict(each.parameters))

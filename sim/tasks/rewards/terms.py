@@ -87,7 +87,7 @@ def orientation(m: Motion) -> Floats:
 
 
 def base_height(m: Motion, *, target: float) -> Floats:
-    """Square of the distance of the base's height from a target, on flat ground."""
+    """Square of the distance of the base's height above the ground from a target."""
     return np.asarray((m.height - target) ** 2)
 
 

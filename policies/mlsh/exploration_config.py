@@ -1,0 +1,50 @@
+"""Settings of the noise with which skills explore."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Self
+
+from sim.interface import STRICT, Integer, Number, Positive
+
+MOST = 10**12  # steps
+
+
+@dataclass(frozen=True, config=STRICT)
+class ExplorationConfig:
+    """The noise of the skills' actions, which the mean action on a robot is without."""
+
+    # Correlation of the noise of a tick with that of the tick before. White noise, 0, moves a limb
+    # to and fro in place; with more it goes somewhere.
+    correlation: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    # Largest standard deviation of the skills' actions at `std_steps`, in the units of a policy's
+    # output; null: no limit. The limit falls linearly from the initial standard deviation. Where
+    # noise stays large, a robot may walk by it, and stand without.
+    final_std: Positive | None = None
+    # Environment steps after which the limit is `final_std`.
+    std_steps: Annotated[Integer, Field(ge=0, le=MOST)] = 0
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.final_std is None) != (not self.std_steps):
+            raise ValueError(
+                f"final_std {self.final_std} and std_steps {self.std_steps} belong together: both "
+                "are set, or final_std is null and std_steps 0"
+            )
+        return self
+
+    def std_limit_at(self, steps: int, initial: float) -> float:
+        """Largest standard deviation after a number of environment steps; infinite without one.
+
+        Args:
+            steps: environment steps so far.
+            initial: standard deviation at the first step.
+        """
+        if self.final_std is None:
+            return math.inf
+        left = max(0.0, 1 - steps / self.std_steps)
+        return self.final_std + (initial - self.final_std) * left
