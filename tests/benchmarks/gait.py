@@ -1,11 +1,13 @@
 """Tracking, falls and gait of skills under velocity commands: docs/results/velocity_commands.md.
 
     python -m tests.benchmarks.gait RUN [--robots 64] [--seconds 20] [--randomized]
+    python -m tests.benchmarks.gait RUN --set slope=0.3 --set step=0.08 --set bumps=0.05
     python -m tests.benchmarks.gait go2_walk
 
 RUN is a run folder of `velocity_commands`, or a bundle of skills for the Go2. Every skill walks
 under every command without exploration, and for each command the best one is shown. Means are from
-1 s on. `noise` is the return of the same skill with the exploration of its training.
+1 s on. `noise` is the return of the same skill with the exploration of its training. `--set`
+changes a parameter of the family.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from policies.mlsh.actor_critic import Agent
 from policies.mlsh.mlsh import Mlsh
 from policies.training.run import Run
 from sim.envs.world import World
-from sim.errors import UserError
+from sim.errors import UserError, unknown
 from sim.files.arrays import load_arrays
 from sim.interface import STRICT, Floats, ObservationMemory, ObservationTerm
 from sim.physics.robot_model import Robot, load_robot
@@ -45,9 +47,9 @@ PARTS = RobotParts(load_robot("go2"))
 SATURATED = 0.99  # of the torque limit
 Policy = Callable[[NDArray[np.float32], int, Floats | None], Floats]  # observation, skill, noise
 HEAD = (
-    "| command | skill | return | noise | ahead, left, turn | error | mean of error | falls | "
-    "clearance | duty | steps/s | slip | action rate | saturated | power |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| command | skill | return | noise | ahead, left, turn | error | mean of error | solved | "
+    "falls | clearance | duty | steps/s | slip | action rate | saturated | power |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -83,6 +85,7 @@ class Gait:
     velocity: Floats  # (3,) mean
     error: tuple[float, float]  # of the mean velocity: m/s, rad/s; mean over the robots
     errors: tuple[float, float]  # mean of the error of every tick: m/s, rad/s
+    solved: float  # part of the robots: the mean velocity within the tolerances, and no fall
     falls: int
     clearance: float  # m, mean highest point of a swing above the lowest of the same foot
     duty: float  # part of the time on the ground
@@ -103,6 +106,7 @@ class Gait:
             f"{ahead:.2f}, {left:.2f}, {turn:.2f}",
             f"{self.error[0]:.3f}, {self.error[1]:.3f}",
             f"{self.errors[0]:.3f}, {self.errors[1]:.3f}",
+            f"{self.solved:.0%}",
             f"{self.falls}",
             f"{100 * self.clearance:.1f} cm",
             f"{self.duty:.2f}",
@@ -191,6 +195,8 @@ class Course:
         judged = np.maximum(up.sum(axis=0), 1)
         error = np.where(up[..., None], of["error"], 0.0)
         mean = error.sum(axis=0) / judged[:, None]  # (n, 3)
+        near = np.hypot(mean[:, 0], mean[:, 1]) < self.family.speed_tolerance
+        near &= np.abs(mean[:, 2]) < self.family.turn_tolerance
         contact = of["contact"].astype(bool)
         landed = contact[1:] & ~contact[:-1] & up[1:, :, None]
         feet = contact.shape[2]
@@ -205,6 +211,7 @@ class Course:
                 float(np.hypot(error[..., 0], error[..., 1])[up].mean()),
                 float(np.abs(error[..., 2])[up].mean()),
             ),
+            solved=float((near & ~fell).mean()),
             falls=int(fell.sum()),
             clearance=_clearance(of["height"], contact, up),
             duty=float(contact[up].mean()),
@@ -281,6 +288,7 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--randomized", action="store_true")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args()
     if given.robots < 1 or given.seconds <= VelocityCommands().settling:
         raise UserError("--robots at least 1, --seconds more than 1")
@@ -288,6 +296,11 @@ def main() -> None:
     is_run = (folder / "config.yaml").is_file()
     robot, family, policy, names = of_run(folder) if is_run else of_bundle(given.skills)
     values = {**vars(family), "ticks": round(given.seconds / robot.interface.control_dt)}
+    for each in given.set:
+        name, _, value = each.partition("=")
+        if name not in values:
+            raise unknown("parameter", name, values)
+        values[name] = type(values[name])(float(value))
     family = type(family)(**values)
     course = Course(robot, family, given.robots, given.randomized)
     print(HEAD, flush=True)

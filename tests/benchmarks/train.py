@@ -22,7 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the simulator gets the cor
 import numpy as np
 from mujoco.batch import Batch
 
-from policies.mlsh.config import TrainConfig
+from policies.mlsh.mlsh import Mlsh
 from sim.physics.robot_model import load_robot
 from tests.benchmarks import one_line_errors
 from tests.benchmarks.runners import ENVS, GROUPS, RUNNERS, TICKS, Runner, RunnerMlsh, config
@@ -32,10 +32,10 @@ PPO = ["mlsh.skills=1", "mlsh.probe=none", "mlsh.warmup=0", "mlsh.joint=1000000"
 ITERATIONS = 4  # of training in a turn: a group in three learns skills at any time
 
 
-def raw(robot: str, threads: int) -> float:
-    """Control steps per second of the physics alone."""
+def raw(robot: str, threads: int, size: int = GROUPS * ENVS) -> float:
+    """Control steps per second of the physics alone, of `size` simulations."""
     loaded = load_robot(robot)
-    batch = Batch(loaded.compile(lambda spec: None), nsim=GROUPS * ENVS, nthread=threads)
+    batch = Batch(loaded.compile(lambda spec: None), nsim=size, nthread=threads)
     ctrl, rng = batch.bind("ctrl"), np.random.default_rng(0)
     actions = rng.uniform(-1, 1, (20, *ctrl.shape))
     steps = 3 * TICKS
@@ -48,22 +48,24 @@ def raw(robot: str, threads: int) -> float:
     run(20)
     start = time.perf_counter()
     run(steps)
-    return steps * GROUPS * ENVS / (time.perf_counter() - start)
+    return steps * size / (time.perf_counter() - start)
 
 
 class Ours:
     """A learner that goes on from turn to turn."""
 
-    def __init__(self, settings: TrainConfig) -> None:
-        self.learner = RunnerMlsh(settings)
+    def __init__(self, learner: Mlsh) -> None:
+        self.learner = learner
         # Past the first warm-up, as most of a training is.
-        self.steps = settings.mlsh.steps_per_iteration
+        self.steps = learner.method.steps_per_iteration
         self.learner.iterate()
 
     def collect(self) -> float:
         """Steps per second of rollouts."""
         start = time.perf_counter()
-        self.learner.collector.collect(self.learner.iteration, ticks=TICKS)
+        self.learner.collector.collect(
+            self.learner.iteration, ticks=self.learner.method.rollout_ticks
+        )
         return self.steps / (time.perf_counter() - start)
 
     def train(self) -> float:
@@ -93,9 +95,9 @@ def main() -> None:
 def _table(runner: Runner, folder: Path, given: argparse.Namespace) -> None:
     robot = runner.write(folder)
     threads = f"threads={given.threads}"
-    mlsh = Ours(config(robot, [threads]))
-    large = Ours(config(robot, [threads, *LARGE]))
-    ppo = Ours(config(robot, [threads, *PPO, *LARGE]))
+    mlsh = Ours(RunnerMlsh(config(robot, [threads])))
+    large = Ours(RunnerMlsh(config(robot, [threads, *LARGE])))
+    ppo = Ours(RunnerMlsh(config(robot, [threads, *PPO, *LARGE])))
     turns: dict[str, Callable[[], float]] = {
         "raw MuJoCo": lambda: raw(robot, given.threads),
         "our collection": mlsh.collect,
