@@ -19,7 +19,7 @@ from sim.errors import UserError
 from sim.interface import Floats, Interface
 from sim.physics.mjcf_addresses import BASE, actuators
 from sim.randomization.parameters import ParameterVector
-from sim.randomization.quantities import VECTOR, At, ModelField, Quantity
+from sim.randomization.quantities import VECTOR, At, ModelField, Per, Quantity
 
 # Force is (gain . (1, length, velocity)) command + bias . (1, length, velocity): twice the
 # parameters, twice the force.
@@ -43,7 +43,7 @@ def _dofs(model: mujoco.MjModel) -> Iterator[int]:
 
 
 # Of these MuJoCo derives other constants, at a price.
-DERIVING = {"body_mass", "body_inertia", "dof_armature", "opt.gravity"}
+DERIVING = {"body_mass", "body_inertia", "body_ipos", "dof_armature", "opt.gravity"}
 
 
 class ModelFieldWriter:
@@ -107,6 +107,8 @@ class ModelFieldWriter:
             for row, field in adds:
                 added = self._differences.of(values, row.name)
                 where = self._rows.get(field.at, np.arange(nominal.shape[0]))
+                if row.per is Per.AXIS and nominal.ndim == 2:  # a vector for each of the rows
+                    added = added[:, None]
                 array[np.ix_(ids, where)] += added
         if self._derives:
             self._batch.set_const(ids)

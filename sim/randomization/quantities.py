@@ -26,7 +26,7 @@ class Per(Enum):
 
     ROBOT = "robot"
     BODY = "body"
-    AXIS = "axis of the world"
+    AXIS = "axis x, y and z"
     ACTUATOR = "actuator"
     TERM = "observation term"
     ELEMENT = "element of an observation term"
@@ -184,6 +184,11 @@ TABLE = (
         "Dry friction added to every hinge (N m) and slide (N).",
         adds_to=(ModelField("dof_frictionloss", At.JOINTS),),
         sweep="joint_friction", identification=Identification(6), drawn=2,
+    ),
+    Quantity(
+        "com_offset", "physics.com_offset_m", Per.AXIS, SUM, ANY, "m",
+        "Added to the center of mass of the base, along x, y and z of its frame.",
+        adds_to=(ModelField("body_ipos", At.BASE),), drawn=3,
     ),
     Quantity(
         "gravity_offset", "physics.gravity_offset_m_s2", Per.AXIS, SUM, ANY, "m/s²",

@@ -31,7 +31,6 @@ from sim.tasks.parameter_types import (
     Angle,
     Count,
     LengthOrZero,
-    Scale,
     Seconds,
     Speed,
     TurnRate,

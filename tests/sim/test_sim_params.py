@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from sim.randomization.schema import (
 )
 from sim.seeding import Stream, generator
 from sim.tasks.registry import FAMILIES, make_family
+from sim.tasks.velocity_commands import VelocityCommands
 from tests.support.floater import floater
 from tests.support.infos import arrays_of
 
@@ -110,6 +112,33 @@ def test_inertia_grows_with_the_mass():
     np.testing.assert_allclose(model.body_inertia, 3 * own.body_inertia, rtol=1e-12)
     base = own.body("base_link").id
     assert model.body_subtreemass[base] == pytest.approx(61)  # what follows from it does, too
+
+
+def test_each_simulation_has_a_center_of_mass_of_its_own():
+    go2 = load_robot("go2")
+    ranges = sim_params_from_dict(
+        {"physics": {"com_offset_m": [[0.01, 0.03], [-0.02, -0.01], 0.05]}}, "test"
+    )
+    made = World(go2, VelocityCommands(), 3, domain_randomization=ranges)
+    made.reset(np.arange(3, dtype=np.int32), [0] * 3, [np.random.default_rng(n) for n in range(3)])
+    own = made.physics.model
+    base = own.body("base_link").id
+    part = own.body_mass[base] / own.body_subtreemass[base]
+    offsets, data = [], mujoco.MjData(own)
+    data.qpos[3:7] = [np.sqrt(0.5), 0, 0, np.sqrt(0.5)]  # heading along y
+    mujoco.mj_forward(own, data)
+    nominal = data.subtree_com[base].copy()
+    for i in range(3):
+        model = made.physics.batch.get_model(i)
+        moved = model.body_ipos - own.body_ipos
+        offsets.append(moved[base])
+        assert not np.delete(moved, base, axis=0).any()
+        mujoco.mj_forward(model, data)
+        x, y, z = moved[base]
+        np.testing.assert_allclose(data.subtree_com[base] - nominal, part * np.array([-y, x, z]))
+    low, high = np.array([0.01, -0.02, 0.05]), np.array([0.03, -0.01, 0.05])
+    assert ((np.array(offsets) >= low - 1e-12) & (np.array(offsets) <= high + 1e-12)).all()
+    assert len({tuple(row) for row in np.round(offsets, 9)}) == 3
 
 
 def test_damping_slows_down():
