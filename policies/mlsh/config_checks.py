@@ -78,6 +78,17 @@ def check_curriculum(config: TrainConfig, family: TaskFamily) -> None:
             f"curriculum.cost_steps {until}: the training has {config.steps} steps, so that its "
             f"costs would never count whole; at most {config.steps - 1}"
         )
+    drawn = config.curriculum.randomization_steps
+    if drawn >= config.steps:
+        raise UserError(
+            f"curriculum.randomization_steps {drawn}: the training has {config.steps} steps, so "
+            f"that the whole ranges would never be drawn from; at most {config.steps - 1}"
+        )
+    if drawn and not config.domain_randomization:
+        raise UserError(
+            f"curriculum.randomization_steps {drawn}: has no effect without "
+            "domain_randomization; set that to true, or this to 0"
+        )
     rewards = family.rewards if isinstance(family, HasRewards) else None
     if scale < 1 and not (rewards and any(each.weight < 0 for each in rewards.terms)):
         raise UserError(

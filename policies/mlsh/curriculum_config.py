@@ -27,6 +27,10 @@ class CurriculumConfig:
     # in a family with a difficulty, such as one on uneven ground. 0: all from the first step on.
     difficulty_steps: Annotated[Integer, Field(ge=0, le=MOST)] = 0
 
+    # Environment steps over which episodes grow from the nominal model to the whole ranges of the
+    # domain randomization. 0: the whole ranges from the first step on.
+    randomization_steps: Annotated[Integer, Field(ge=0, le=MOST)] = 0
+
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if self.cost_scale < 1 and not self.cost_steps:
@@ -36,6 +40,10 @@ class CurriculumConfig:
         if self.cost_steps and self.cost_scale == 1:
             raise ValueError(f"cost_steps {self.cost_steps} has no effect with cost_scale 1")
         return self
+
+    def randomization_at(self, steps: int) -> float:
+        """Part of the ranges that episodes draw from, 0 to 1."""
+        return 1.0 if steps >= self.randomization_steps else steps / self.randomization_steps
 
     def difficulty_at(self, steps: int) -> float:
         """The hardest that an episode may be after a number of environment steps, 0 to 1."""

@@ -158,6 +158,8 @@ class Mlsh:
         config, world = self.config, self.env.world
         if world.terms is not None:
             world.terms.cost_scale = config.curriculum.cost_scale_at(self.steps)
+        if world.varied is not None:
+            world.varied.spread = config.curriculum.randomization_at(self.steps)
         world.difficulty = config.curriculum.difficulty_at(self.steps)
         initial = math.exp(config.network.initial_log_std)
         self.agent.limit_std(config.exploration.std_limit_at(self.steps, initial))

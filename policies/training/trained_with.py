@@ -41,6 +41,7 @@ LATER: dict[str, Any] = {
     "curriculum.cost_scale": 1.0,
     "curriculum.cost_steps": 0,
     "curriculum.difficulty_steps": 0,
+    "curriculum.randomization_steps": 0,
     "exploration.correlation": 0.0,
     "exploration.final_std": None,
     "exploration.std_steps": 0,

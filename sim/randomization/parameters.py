@@ -64,11 +64,29 @@ class ParameterVector:
             raise ValueError("sim parameters are of one robot: its numbers are no ranges")
         self._base = base[:, 0]
         self._low, self._high = self._ends(ranges).T
+        # A time between pushes is no deviation: pushes grow by their velocity.
+        self._nominal = np.concatenate(
+            [
+                np.full(
+                    sizes[row.per],
+                    np.nan if row.bounds.above_low and row.nominal == 0 else row.nominal,
+                )
+                for row in VECTOR
+            ]
+        )
         self._copies, self._copied = self._shared()
 
-    def draw(self, share: Floats) -> Floats:
-        """Values (k, n) at positions (k, n) in each range, 0 to 1."""
+    def draw(self, share: Floats, spread: float = 1.0) -> Floats:
+        """Values (k, n) at positions (k, n) in each range.
+
+        Args:
+            share: 0 to 1, from the lowest end to the highest.
+            spread: part of the way from nominal to a drawn value, 0 to 1.
+        """
         drawn = self._low + (self._high - self._low) * share
+        if spread < 1:
+            nearer = self._nominal + spread * (drawn - self._nominal)
+            drawn = np.where(np.isnan(self._nominal), drawn, nearer)
         self.share(drawn)
         values: Floats = np.empty_like(drawn)
         for row in VECTOR:

@@ -55,6 +55,7 @@ class PerturbedSim:
 
     Attributes:
         state: (B, m) all that the next tick depends on beside the physics, a row per simulation.
+        spread: part of the way from nominal to what the ranges give, of the episodes to come.
 
     Raises:
         UserError: the robot or its model has nothing that could differ so; names it.
@@ -78,7 +79,7 @@ class PerturbedSim:
                 "pushes need a robot that can be moved: a body 'base_link' on a free joint, or a "
                 "term 'position' from two slides"
             )
-        self._drawn = ranges != NOMINAL
+        self._drawn, self.spread = ranges != NOMINAL, 1.0
         self._noisy, self._drops = both.differs("noise"), both.differs("dropout")
         self._terms = robot_terms(interface)
         self._columns = _columns(self._terms)
@@ -144,7 +145,7 @@ class PerturbedSim:
             generator(int(key), Stream.SIM_PARAMS, VALUES).random(self._differences.size)
             for key in self._key[ids]
         ]
-        self._values[ids] = self._differences.draw(np.array(share))
+        self._values[ids] = self._differences.draw(np.array(share), self.spread)
         self._become(ids)
 
     def begin(self, ids: Ids, fields: dict[str, Floats]) -> None:

@@ -4,13 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sim.physics.robot_model import load_robot, robot_names
 from sim.randomization.model_fields import body_names
 from sim.randomization.parameters import ParameterVector
 from sim.randomization.quantities import PRODUCT, ROWS, TABLE, VECTOR
-from sim.randomization.schema import SimParams
+from sim.randomization.schema import SimParams, read_ranges
 
 
 def test_every_key_is_documented():
@@ -103,3 +104,23 @@ def test_a_new_quantity_is_one_row():
     assert "stiffness_factor" not in ROWS
     done = subprocess.run([sys.executable, "-c", NEW_ROW], capture_output=True, text=True)
     assert done.stdout == "everywhere\n", done.stderr
+
+
+@pytest.mark.parametrize("robot", ["go2", "omni", "rover", "arm"])
+def test_a_spread_is_the_part_of_the_way_from_nominal(robot):
+    """Pushes become weaker, and do not come more often: a time of 0 between them is none."""
+    robot = load_robot(robot)
+    vector = ParameterVector(
+        robot.interface, body_names(robot.compile()), SimParams(), read_ranges(robot)
+    )
+    share = np.random.default_rng(0).random((5, vector.size))
+    whole, half, none = (vector.draw(share, spread) for spread in (1.0, 0.5, 0.0))
+    np.testing.assert_array_equal(whole, vector.draw(share))
+    assert vector.differing
+    for row in VECTOR:
+        drawn, nearer, at_rest = (vector.of(each, row.name) for each in (whole, half, none))
+        if row.name == "push_every":
+            np.testing.assert_array_equal(nearer, drawn)
+            continue
+        assert (at_rest == row.nominal).all()
+        np.testing.assert_allclose(nearer - row.nominal, (drawn - row.nominal) / 2, atol=1e-12)

@@ -1,0 +1,70 @@
+"""A training that begins with the nominal model and grows to the whole ranges of a robot."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from policies.mlsh.config import TrainConfig
+from policies.mlsh.mlsh import Mlsh
+from policies.mlsh.presets import default_config
+from policies.training.run import create_run
+from sim.errors import UserError
+
+STEPS = "curriculum.randomization_steps=240"
+RANDOM = "domain_randomization=true"
+
+
+def small(*settings: str) -> TrainConfig:
+    sizes = ("mlsh.groups=2", "mlsh.envs=4", "mlsh.rollout_ticks=10", "mlsh.decision_ticks=5")
+    return default_config("moving_bandits", "omni").with_values(
+        [*sizes, "family_parameters.ticks=10", "threads=1", *settings]
+    )
+
+
+def test_the_ranges_grow_over_a_training():
+    learner = Mlsh(small(STEPS, RANDOM))
+    nominal = learner.env.world.varied.drawn.copy()
+    assert (nominal == nominal[0]).all()  # of every simulation
+    spreads, widths = [], []
+    for _ in range(5):
+        learner.iterate()  # an episode of each
+        spreads.append(learner.env.world.varied.spread)
+        widths.append(np.ptp(learner.env.world.varied.drawn, axis=0).max())
+    assert spreads == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
+    assert widths[0] == 0 < widths[1] < widths[3]
+
+
+def test_it_goes_on_from_a_checkpoint_bit_for_bit():
+    config = small(STEPS, RANDOM)
+    first = Mlsh(config)
+    for _ in range(2):
+        first.iterate()
+    second = Mlsh(config)
+    second.restore(first.state())
+    first.iterate()
+    second.iterate()
+    for name, value in first.state().items():
+        np.testing.assert_array_equal(second.state()[name], value, err_msg=name)
+
+
+def test_masters_of_frozen_skills_have_the_whole_ranges():
+    learner = Mlsh(small(STEPS, RANDOM), freeze_skills=True, tasks=[0, 1])
+    learner.iterate()
+    assert learner.env.world.varied.spread == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((STEPS,), "has no effect without domain_randomization; set that to true, or this to 0"),
+        ((STEPS, RANDOM, "steps=240"), "the training has 240 steps"),
+        (("curriculum.randomization_steps=-1", RANDOM), "greater than or equal to 0"),
+    ],
+)
+def test_a_growth_without_effect_is_refused(settings, said, tmp_path):
+    with pytest.raises(UserError, match=f"curriculum.randomization_steps.*{re.escape(said)}"):
+        create_run(small(*settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
