@@ -70,8 +70,8 @@ def check_curriculum(config: TrainConfig, family: TaskFamily) -> None:
     if harder and not (isinstance(family, HasDifficulty) and family.graded):
         raise UserError(
             f"curriculum.difficulty_steps {harder}: episodes of task family {config.family!r} are "
-            "not easy or hard. Valid: 0; velocity_commands has levels of ground with the "
-            "parameters slope, step and bumps"
+            "not easy or hard. Valid: 0; those of velocity_commands are with slope, step or bumps "
+            "(ground) or slowest (commands)"
         )
     if until >= config.steps:
         raise UserError(

@@ -110,6 +110,9 @@ class VelocityCommands(HiddenTask):
     turn: TurnRate = 1.0  # rad/s, of the commands to turn
     # Part of a command by which it may be weaker, drawn per episode: 1 is from standing to full.
     spread: Annotated[NonNegative, Field(le=1)] = 0.0
+    # Part of a command that the easiest episodes of a training have, see the setting
+    # `curriculum.difficulty_steps`: a robot learns to walk slowly before it walks fast.
+    slowest: Annotated[float, Field(gt=0, le=1)] = 1.0
     shown: bool = False  # whether policies see the command, as a TwistStamped
     speed_tolerance: Speed = 0.1  # m/s, of the mean velocity, for success
     turn_tolerance: TurnRate = 0.15  # rad/s, of the mean rate of turning, for success
@@ -126,6 +129,11 @@ class VelocityCommands(HiddenTask):
 
     @property
     def graded(self) -> bool:
+        """True if there are easy episodes, with slow commands or on flat ground."""
+        return self.uneven or self.slowest < 1
+
+    @property
+    def uneven(self) -> bool:
         """True if there are several levels of ground."""
         return bool(self.slope or self.step or self.bumps)
 
@@ -135,11 +143,11 @@ class VelocityCommands(HiddenTask):
 
     def ground(self, xy: Floats) -> Floats:
         """(...) heights of the ground at places (..., 2), m."""
-        return self._ground.height(xy) if self.graded else np.zeros(xy.shape[:-1])
+        return self._ground.height(xy) if self.uneven else np.zeros(xy.shape[:-1])
 
     def scene(self, spec: mujoco.MjSpec) -> None:
         """Replace the floor, unless the ground is flat."""
-        if self.graded:
+        if self.uneven:
             self._ground.add_to(spec, f"task family {self.name!r}")
 
     @property
@@ -189,18 +197,19 @@ class VelocityCommands(HiddenTask):
         Args:
             task: its number.
             rng: draws the heading, the command of the task, and kind and level of the ground.
-            difficulty: 0 to 1: the levels that are drawn, from flat ground alone to all of them.
+            difficulty: 0 to 1: the levels that are drawn, from flat ground alone to all of them;
+                and the command, from its slowest to its full speed.
         """
         heading, weaker = rng.uniform(-np.pi, np.pi), rng.uniform(0, self.spread)
         x = y = 0.0
-        if self.graded:
+        if self.uneven:
             kind = int(rng.integers(len(self._ground.kinds)))
             level = int(rng.uniform() * (1 + difficulty * (self.levels - 1)))
             x, y = self._ground.center(kind, min(level, self.levels - 1))
         start = np.array([x, y, heading])
         return {
             "start": start,
-            "given": self.full(task) * (1 - weaker),
+            "given": self.full(task) * (1 - (1 - self.slowest) * (1 - difficulty)) * (1 - weaker),
             "before": start.copy(),  # pose at the previous tick: m, m, rad
             "error": np.zeros(3),  # sum over the ticks that are judged
             "elapsed": np.float64(0),  # s

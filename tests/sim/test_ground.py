@@ -156,6 +156,13 @@ def test_the_difficulty_limits_the_levels(difficulty, levels):
     assert seen == levels
 
 
+@pytest.mark.parametrize(("difficulty", "speed"), [(0.0, 0.4), (0.5, 0.6), (1.0, 0.8)])
+def test_commands_grow_from_the_slowest(difficulty, speed):
+    slow = VelocityCommands(slowest=0.5)
+    given = slow.reset(0, np.random.default_rng(0), difficulty)["given"]
+    np.testing.assert_allclose(given, [speed, 0, 0])
+
+
 def test_flat_ground_draws_what_it_did_before():
     flat, rng = VelocityCommands(), np.random.default_rng(3)
     start = flat.reset(0, np.random.default_rng(3))["start"]
