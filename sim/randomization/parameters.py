@@ -210,7 +210,7 @@ class ParameterVector:
         """The sim parameters with values (n,), the inverse of `fixed`."""
         values = values[None].copy()
         self.share(values)
-        data: dict[str, Any] = {"physics": {}, "actuators": {}, "sensors": {}, "pushes": {}}
+        data: dict[str, Any] = {row.section: {} for row in VECTOR}
         for row in VECTOR:
             part = self.of(values, row.name)[0].tolist()
             if any(value != row.nominal for value in part):

@@ -22,10 +22,11 @@ from sim.randomization.schema import (
     SimParams,
     check_sim_params,
     first_of_shared,
+    is_of_imu,
     message_values,
     robot_terms,
 )
-from sim.randomization.sensor_model import SensorModel
+from sim.randomization.sensor_model import SensorModel, mount_of
 from sim.seeding import Stream, generator
 
 BLOCK = 32  # ticks for which noise is drawn at once
@@ -45,7 +46,8 @@ class PerturbedSim:
     Everything is a function of a key that each episode draws from its own randomness, so that a
     simulation does not depend on the others. In this order:
 
-        push -> delay of commands -> physics -> delay -> scale, bias, noise -> dropout -> shown
+        push -> delay of commands -> physics -> delay -> mount of the IMU -> scale, bias, noise
+            -> dropout -> shown
 
     Args:
         physics: the simulations.
@@ -85,7 +87,9 @@ class PerturbedSim:
         self._columns = _columns(self._terms)
         changed = np.stack([both.changed(name) for name in SENSOR])  # (quantities, terms)
         biased = np.array([both.changed("bias")[columns].any() for columns in self._columns])
-        self._touched = np.flatnonzero(changed.any(axis=0) | biased).tolist()
+        turned = np.array([is_of_imu(term) for term in self._terms]) & both.differs("imu_mount")
+        self._turned = turned  # (terms,) bool
+        self._touched = np.flatnonzero(changed.any(axis=0) | biased | turned).tolist()
         self._late = np.flatnonzero(both.changed("sensor_delay")).tolist()  # shown late
         self._late_columns = _columns([self._terms[i] for i in self._late])
         self._late_commands = both.differs("command_delay")
@@ -267,6 +271,7 @@ class PerturbedSim:
         sensor = SensorModel(
             scale=self._of("scale")[:, [i]],
             bias=self._of("bias")[:, columns],
+            mount=mount_of(self._of("imu_mount")) if self._turned[i] else None,
             inf_values=term.inf_values,
         )
         last = self._last[:, columns]

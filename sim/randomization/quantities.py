@@ -234,6 +234,11 @@ TABLE = (
         "Probability per tick that the previous value is repeated.", sweep="dropout",
     ),
     Quantity(
+        "imu_mount", "imu.mount_rad", Per.AXIS, SUM, Bounds(-math.pi, math.pi), "rad",
+        "Roll, pitch and yaw by which the IMU is turned against the body that it is mounted on.",
+        drawn=4,
+    ),
+    Quantity(
         "push_velocity", "pushes.velocity_m_s", Per.ROBOT, DRAWN_OR_FIXED, NON_NEGATIVE, "m/s",
         "Change of the base's velocity, in a random direction.",
     ),

@@ -7,7 +7,7 @@ Every key is optional; a missing key is nominal. In domain_randomization.yaml of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from itertools import combinations
 from pathlib import Path
@@ -120,11 +120,13 @@ if TYPE_CHECKING:
     Dynamics = Section
     Actuator = Section
     Sensor = Section
+    Imu = Section
     Pushes = Section
 else:
     Dynamics = _section("Dynamics", "physics", "Bodies, joints and ground.")
     Actuator = _section("Actuator", "actuators", "A motor, by the name of its MuJoCo actuator.")
     Sensor = _section("Sensor", "sensors", "What is shown of an observation term, by its name.")
+    Imu = _section("Imu", "imu", "How the IMU is mounted.")
     Pushes = _section("Pushes", "pushes", "Pushes against the base.", required=True)
 
 
@@ -135,6 +137,7 @@ class SimParams:
     physics: Dynamics = Dynamics()  # bodies, joints and ground
     actuators: dict[str, Actuator] = field(default_factory=dict)  # by name of the actuator
     sensors: dict[str, Sensor] = field(default_factory=dict)  # by name of the observation term
+    imu: Imu = Imu()  # how the IMU is mounted
     pushes: Pushes | None = None  # null: none
 
 
@@ -278,8 +281,31 @@ def check_sim_params(sim_params: SimParams, interface: Interface, where: str) ->
         if name not in terms:
             raise UserError(f"{where}: sensors: {unknown('observation term', name, terms)}")
         _check_sensor(sensor, terms[name], f"{where}: sensors: {name}")
+    if sim_params.imu != Imu():
+        _check_imu(terms.values(), where)
     for one, two in combinations(terms.values(), 2):
         _check_shared(sim_params, one, two, where)
+
+
+def is_of_imu(term: ObservationTerm) -> bool:
+    """True if a term is read from an IMU."""
+    return term.ros.type == "sensor_msgs/msg/Imu"
+
+
+def _check_imu(terms: Iterable[ObservationTerm], where: str) -> None:
+    """Refuse to turn the IMU of a robot without one, or of which a vector is not known whole."""
+    seen = [term for term in terms if is_of_imu(term)]
+    if not seen:
+        raise UserError(
+            f"{where}: imu: the robot has no term that is read from sensor_msgs/msg/Imu"
+        )
+    for term in seen:
+        last = "".join(path.rpartition(".")[2] for path in term.ros.fields)
+        if last not in ("xyz", "wxyz"):
+            raise UserError(
+                f"{where}: imu: term {term.name!r} has {', '.join(term.ros.fields)}; only the "
+                "whole of a vector, x, y, z, or of a quaternion, w, x, y, z, can be turned"
+            )
 
 
 def _check_sensor(sensor: Sensor, term: ObservationTerm, where: str) -> None:

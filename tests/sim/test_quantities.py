@@ -33,7 +33,7 @@ def test_the_order_of_the_vector_is_what_episodes_draw_by():
         "mass_factor", "body_mass_factors", "payload_kg", "friction_factor", "damping_factor",
         "armature_factor", "gravity_offset", "gain_factor", "command_factor", "command_delay",
         "sensor_delay", "scale", "bias", "noise", "dropout", "push_velocity", "push_every",
-        "joint_friction", "com_offset",
+        "joint_friction", "com_offset", "imu_mount",
     ]  # fmt: skip
 
 

@@ -293,6 +293,7 @@ def sim_params_yaml() -> str:
         (schema.Dynamics, "`physics`: bodies, joints and ground."),
         (schema.Actuator, "An entry of `actuators`, by the name of the MuJoCo actuator."),
         (schema.Sensor, "An entry of `sensors`, by the name of the observation term."),
+        (schema.Imu, "`imu`: how the IMU is mounted."),
         (schema.Pushes, "`pushes`: sudden changes of the base's velocity."),
     ]
     text = sections(classes).replace("[number, number]", "number or range")

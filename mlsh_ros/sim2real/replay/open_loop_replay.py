@@ -17,6 +17,7 @@ from mlsh_ros.sim2real.replay.model_change import NOMINAL, ModelChange
 from mlsh_ros.sim2real.replay.prediction import Prediction, compared
 from mlsh_ros.sim2real.replay.simulator import Simulator
 from mlsh_ros.sim2real.replay.start_state import joints_of, of_state, solve, unseen_velocities
+from sim.errors import UserError
 from sim.interface import Floats, Interface, ObservationTerm
 from sim.physics.batched_physics import BatchedPhysics
 from sim.physics.mjcf_addresses import check_addresses
@@ -73,6 +74,11 @@ class OpenLoopReplay:
     def __post_init__(self) -> None:
         if self.sim_params != AS_MODELED:
             check_model(self.sim_params, self.interface, body_names(self.model), "sim_params")
+        if self.sim_params.imu != AS_MODELED.imu:
+            raise UserError(
+                "sim_params: imu: a mount of the IMU is simulated in training, evaluation and "
+                "sim_node, but not compared with recordings. Valid: none"
+            )
 
     @property
     def model(self) -> mujoco.MjModel:
