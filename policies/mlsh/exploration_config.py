@@ -9,9 +9,8 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Self
 
-from sim.interface import STRICT, Integer, Number, Positive
-
-MOST = 10**12  # steps
+from policies.mlsh.curriculum_config import Progress, grown
+from sim.interface import STRICT, Number, Positive
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -21,30 +20,29 @@ class ExplorationConfig:
     # Correlation of the noise of a tick with that of the tick before. White noise, 0, moves a limb
     # to and fro in place; with more it goes somewhere.
     correlation: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    # Largest standard deviation of the skills' actions at `std_steps`, in the units of a policy's
-    # output; null: no limit. The limit falls linearly from the initial standard deviation. Where
-    # noise stays large, a robot may walk by it, and stand without.
+    # Largest standard deviation of the skills' actions at last, in the units of a policy's output;
+    # null: no limit. The limit falls linearly from the initial standard deviation. Where noise
+    # stays large, a robot may walk by it, and stand without.
     final_std: Positive | None = None
-    # Environment steps after which the limit is `final_std`.
-    std_steps: Annotated[Integer, Field(ge=0, le=MOST)] = 0
+    # Part of the training's steps after which the limit is `final_std`.
+    std_until: Progress = 0.0
 
     @model_validator(mode="after")
     def _both(self) -> Self:
-        if (self.final_std is None) != (not self.std_steps):
+        if (self.final_std is None) != (not self.std_until):
             raise ValueError(
-                f"final_std {self.final_std} and std_steps {self.std_steps} belong together: both "
-                "are set, or final_std is null and std_steps 0"
+                f"final_std {self.final_std} and std_until {self.std_until:g} belong together: "
+                "both are set, or final_std is null and std_until 0"
             )
         return self
 
-    def std_limit_at(self, steps: int, initial: float) -> float:
-        """Largest standard deviation after a number of environment steps; infinite without one.
+    def std_limit_at(self, progress: float, initial: float) -> float:
+        """Largest standard deviation after a part of the training's steps; infinite without one.
 
         Args:
-            steps: environment steps so far.
+            progress: part of the steps so far.
             initial: standard deviation at the first step.
         """
         if self.final_std is None:
             return math.inf
-        left = max(0.0, 1 - steps / self.std_steps)
-        return self.final_std + (initial - self.final_std) * left
+        return initial + (self.final_std - initial) * grown(progress, self.std_until)

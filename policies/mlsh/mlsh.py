@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from policies.mlsh.assembly import make_agent, make_env
 from policies.mlsh.config import TrainConfig
 from policies.mlsh.config_checks import check_sizes
+from policies.mlsh.curriculum_config import grown
 from policies.mlsh.distributed import ALONE, Ranks
 from policies.mlsh.iteration import (
     Iteration,
@@ -156,13 +157,14 @@ class Mlsh:
     def _apply_schedules(self) -> None:
         """Set what changes with the steps of a training: costs, difficulty and exploration."""
         config, world = self.config, self.env.world
+        progress = self.iteration / config.iterations
+        curriculum, initial = config.curriculum, math.exp(config.network.initial_log_std)
         if world.terms is not None:
-            world.terms.cost_scale = config.curriculum.cost_scale_at(self.steps)
+            world.terms.cost_scale = curriculum.cost_scale_at(progress)
         if world.varied is not None:
-            world.varied.spread = config.curriculum.randomization_at(self.steps)
-        world.difficulty = config.curriculum.difficulty_at(self.steps)
-        initial = math.exp(config.network.initial_log_std)
-        self.agent.limit_std(config.exploration.std_limit_at(self.steps, initial))
+            world.varied.spread = grown(progress, curriculum.randomization_until)
+        world.difficulty = grown(progress, curriculum.difficulty_until)
+        self.agent.limit_std(config.exploration.std_limit_at(progress, initial))
 
     def _change_tasks(self) -> None:
         """A fresh master for every group that gets another task."""

@@ -236,7 +236,7 @@ def from_scratch(
     )
     # It pays the whole costs from the first step on, as masters do. Its steps are not those of the
     # training that the exploration is limited by.
-    exploration = replace(config.exploration, final_std=None, std_steps=0)
+    exploration = replace(config.exploration, final_std=None, std_until=0.0)
     config = replace(config, mlsh=method, curriculum=CurriculumConfig(), exploration=exploration)
     learner = Mlsh(config, tasks=[task])
     if install_skill is not None:

@@ -37,7 +37,7 @@ IDLE = {
     "checkpoint_every": "has no effect here: there are no checkpoints",
     "curriculum": "has no effect here: the whole costs are paid from the first step on",
     **dict.fromkeys(
-        ("exploration.final_std", "exploration.std_steps"),
+        ("exploration.final_std", "exploration.std_until"),
         "has no effect here: the exploration of skills is limited in their training alone",
     ),
     **{

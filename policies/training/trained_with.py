@@ -39,12 +39,12 @@ LATER: dict[str, Any] = {
     "regularization.symmetry": "none",
     "regularization.mirror_loss": 0.5,
     "curriculum.cost_scale": 1.0,
-    "curriculum.cost_steps": 0,
-    "curriculum.difficulty_steps": 0,
-    "curriculum.randomization_steps": 0,
+    "curriculum.cost_until": 0.0,
+    "curriculum.difficulty_until": 0.0,
+    "curriculum.randomization_until": 0.0,
     "exploration.correlation": 0.0,
     "exploration.final_std": None,
-    "exploration.std_steps": 0,
+    "exploration.std_until": 0.0,
 }
 FILES = ("robot.yaml", "model.xml", RANGES)  # of every robot; some have more, named in model.xml
 

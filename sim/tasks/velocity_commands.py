@@ -111,7 +111,7 @@ class VelocityCommands(HiddenTask):
     # Part of a command by which it may be weaker, drawn per episode: 1 is from standing to full.
     spread: Annotated[NonNegative, Field(le=1)] = 0.0
     # Part of a command that the easiest episodes of a training have, see the setting
-    # `curriculum.difficulty_steps`: a robot learns to walk slowly before it walks fast.
+    # `curriculum.difficulty_until`: a robot learns to walk slowly before it walks fast.
     slowest: Annotated[float, Field(gt=0, le=1)] = 1.0
     shown: bool = False  # whether policies see the command, as a TwistStamped
     speed_tolerance: Speed = 0.1  # m/s, of the mean velocity, for success

@@ -13,19 +13,19 @@ from policies.mlsh.presets import default_config
 from policies.training.run import create_run
 from sim.errors import UserError
 
-STEPS = "curriculum.randomization_steps=240"
+GROWS = "curriculum.randomization_until=0.5"  # 80 steps in an iteration, and six of them
 RANDOM = "domain_randomization=true"
 
 
 def small(*settings: str) -> TrainConfig:
     sizes = ("mlsh.groups=2", "mlsh.envs=4", "mlsh.rollout_ticks=10", "mlsh.decision_ticks=5")
     return default_config("moving_bandits", "omni").with_values(
-        [*sizes, "family_parameters.ticks=10", "threads=1", *settings]
+        [*sizes, "family_parameters.ticks=10", "threads=1", "steps=480", *settings]
     )
 
 
 def test_the_ranges_grow_over_a_training():
-    learner = Mlsh(small(STEPS, RANDOM))
+    learner = Mlsh(small(GROWS, RANDOM))
     nominal = learner.env.world.varied.drawn.copy()
     assert (nominal == nominal[0]).all()  # of every simulation
     spreads, widths = [], []
@@ -38,7 +38,7 @@ def test_the_ranges_grow_over_a_training():
 
 
 def test_it_goes_on_from_a_checkpoint_bit_for_bit():
-    config = small(STEPS, RANDOM)
+    config = small(GROWS, RANDOM)
     first = Mlsh(config)
     for _ in range(2):
         first.iterate()
@@ -51,7 +51,7 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit():
 
 
 def test_masters_of_frozen_skills_have_the_whole_ranges():
-    learner = Mlsh(small(STEPS, RANDOM), freeze_skills=True, tasks=[0, 1])
+    learner = Mlsh(small(GROWS, RANDOM), freeze_skills=True, tasks=[0, 1])
     learner.iterate()
     assert learner.env.world.varied.spread == 1
 
@@ -59,12 +59,11 @@ def test_masters_of_frozen_skills_have_the_whole_ranges():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ((STEPS,), "has no effect without domain_randomization; set that to true, or this to 0"),
-        ((STEPS, RANDOM, "steps=240"), "the training has 240 steps"),
-        (("curriculum.randomization_steps=-1", RANDOM), "greater than or equal to 0"),
+        ((GROWS,), "has no effect without domain_randomization; set that to true, or this to 0"),
+        (("curriculum.randomization_until=-1", RANDOM), "greater than or equal to 0"),
     ],
 )
 def test_a_growth_without_effect_is_refused(settings, said, tmp_path):
-    with pytest.raises(UserError, match=f"curriculum.randomization_steps.*{re.escape(said)}"):
+    with pytest.raises(UserError, match=f"curriculum.randomization_until.*{re.escape(said)}"):
         create_run(small(*settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,10 +15,11 @@ from policies.mlsh.rollout import correlate
 from policies.training.run import create_run
 from sim.errors import UserError
 
-LIMIT = ("exploration.final_std=0.25", "exploration.std_steps=240")
+# 80 steps in an iteration: reached after three of six
+LIMIT = ("exploration.final_std=0.25", "exploration.std_until=0.5")
 SMALL = (
     *("mlsh.groups=2", "mlsh.envs=4", "mlsh.rollout_ticks=10", "mlsh.decision_ticks=5"),
-    "threads=1",
+    *("threads=1", "steps=480"),
 )
 
 
@@ -65,7 +65,7 @@ def test_the_limit_falls_from_the_initial_deviation_and_holds_in_every_rollout()
     learner = Mlsh(small(*LIMIT, "skill.entropy=1"))  # pays for large deviations
     largest = []
     for _ in range(5):
-        limit = learner.config.exploration.std_limit_at(learner.steps, 1.0)
+        limit = learner.config.exploration.std_limit_at(learner.iteration / 6, 1.0)
         learner.iterate()
         # What the update made of it since then counts from the next rollout on.
         learner._apply_schedules()
@@ -84,7 +84,7 @@ def test_frozen_skills_keep_their_deviation():
 
 
 def test_it_goes_on_from_a_checkpoint_bit_for_bit():
-    config = replace(small(*LIMIT, "exploration.correlation=0.5"), steps=10**6)
+    config = small(*LIMIT, "exploration.correlation=0.5")
     first = Mlsh(config)
     for _ in range(2):
         first.iterate()
@@ -99,8 +99,8 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (LIMIT[:1], "final_std 0.25 and std_steps 0 belong together"),
-        (LIMIT[1:], "final_std None and std_steps 240 belong together"),
+        (LIMIT[:1], "final_std 0.25 and std_until 0 belong together"),
+        (LIMIT[1:], "final_std None and std_until 0.5 belong together"),
         (("exploration.final_std=0", LIMIT[1]), "exploration.final_std"),
         (("exploration.correlation=1",), "less than 1"),
         (("exploration.correlation=-0.1",), "greater than or equal to 0"),
@@ -115,7 +115,6 @@ def test_settings_that_cannot_be_are_refused(settings, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ((*LIMIT, "steps=240"), "exploration.std_steps 240: the training has 240 steps"),
         ((*LIMIT, "network.initial_log_std=-2"), "exploration.final_std 0.25: the initial"),
     ],
 )

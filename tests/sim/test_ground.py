@@ -176,7 +176,7 @@ def test_levels_grow_over_a_training_and_go_on_from_a_checkpoint():
     small = (*small, "mlsh.decision_ticks=10")
     ground = ("family_parameters.slope=0.3", "family_parameters.levels=4")
     config = default_config("velocity_commands", "go2").with_values(
-        [*small, *ground, "threads=1", "curriculum.difficulty_steps=240", "steps=10000"]
+        [*small, *ground, "threads=1", "curriculum.difficulty_until=0.5", "steps=480"]
     )
     learner = Mlsh(config)
     assert (learner.env.world.layout["start"][:, 1] == -1.5 * 2 * HALF).all()  # flat
@@ -221,17 +221,11 @@ def test_a_model_without_a_floor_is_refused():
     [
         ("velocity_commands", "go2", (), "are not easy or hard"),
         ("moving_bandits", "omni", (), "are not easy or hard"),
-        (
-            "velocity_commands",
-            "go2",
-            ("family_parameters.slope=0.2", "steps=500"),
-            "the training has 500 steps",
-        ),
     ],
 )
 def test_a_difficulty_without_effect_is_refused(family, robot, more, said, tmp_path):
-    config = default_config(family, robot).with_values(["curriculum.difficulty_steps=500", *more])
-    with pytest.raises(UserError, match=f"^curriculum.difficulty_steps 500: .*{re.escape(said)}"):
+    config = default_config(family, robot).with_values(["curriculum.difficulty_until=0.5", *more])
+    with pytest.raises(UserError, match=f"^curriculum.difficulty_until 0.5: .*{re.escape(said)}"):
         create_run(config, tmp_path / "run")
 
 

@@ -34,7 +34,7 @@ class RewardSum:
         names: of the terms, in order.
         signals: that the terms read.
         totals: (n, terms) sums of the weighted values since `take_means`.
-        cost_scale: factor of the negative weights.
+        cost_scale: factor of weighted values that are negative.
 
     Raises:
         UserError: a term needs a part that the model lacks, or a command; one line.
@@ -118,8 +118,9 @@ class RewardSum:
             value = each.term.function(motion, **dict(each.parameters))
             if np.shape(value) != (len(values),):
                 raise self._wrong(column, f"the shape is {np.shape(value)}, not ({len(values)},)")
-            weight = each.weight * (self.cost_scale if each.weight < 0 else 1.0)
-            values[:, column] = weight * np.asarray(value)
+            values[:, column] = each.weight * np.asarray(value)
+        if self.cost_scale < 1:
+            values = np.where(values < 0, self.cost_scale * values, values)
         if not np.isfinite(values).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise self._wrong(column, f"{values[row, column]} in simulation {row} is not finite")
