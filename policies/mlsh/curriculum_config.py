@@ -14,7 +14,7 @@ Progress = Annotated[Number, Field(ge=0, le=1)]  # part of the training's steps
 
 
 def grown(progress: float, until: float) -> float:
-    """How far something has grown that grows evenly from 0 to 1.
+    """Share of something that grows evenly from 0 to 1.
 
     Args:
         progress: part of the training's steps so far.

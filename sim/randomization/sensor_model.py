@@ -36,7 +36,7 @@ def mount_of(turn: Floats) -> Floats:
 
 
 def in_mount(mount: Floats, value: Floats) -> Floats:
-    """What a sensor shows that is turned on its body.
+    """Values of a sensor that is turned on its body.
 
     Args:
         mount: (..., 4) its orientation on the body, w first.
