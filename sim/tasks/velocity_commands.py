@@ -38,7 +38,12 @@ from sim.tasks.parameter_types import (
 from sim.tasks.planar import ahead_of, to_base
 from sim.tasks.rewards import Rewards, changing, read_rewards
 from sim.tasks.rewards.parts import BASE
-from sim.tasks.rewards.terms import kernel, track_velocity, track_yaw_rate
+from sim.tasks.rewards.terms import (
+    kernel,
+    speed_along_command,
+    track_velocity,
+    track_yaw_rate,
+)
 from sim.tasks.running import FALLEN, leans
 from sim.tasks.walking_goals import HIDDEN_FROM_MASTERS
 
@@ -272,9 +277,15 @@ class VelocityCommands(HiddenTask):
     def _earned(self, done: Floats, told: Floats) -> float:
         """Reward of a tick in which a robot does one command and is told another."""
         error = (done - told)[None]
-        parts = {track_velocity: error[:, :2], track_yaw_rate: error[:, 2:]}
+        told_speed = float(told[:2] @ told[:2])
+        along = float(np.clip(done[:2] @ told[:2] / told_speed, -1, 1)) if told_speed else 0.0
+        earned = {
+            track_velocity: lambda **p: float(kernel(error[:, :2], **p)[0]),
+            track_yaw_rate: lambda **p: float(kernel(error[:, 2:], **p)[0]),
+            speed_along_command: lambda: along,
+        }
         return sum(
-            each.weight * float(kernel(parts[each.term.function], **dict(each.parameters))[0])
+            each.weight * earned[each.term.function](**dict(each.parameters))
             for each in self.rewards.terms
-            if each.term.function in parts
+            if each.term.function in earned
         )

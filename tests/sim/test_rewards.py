@@ -53,6 +53,13 @@ CASES = [
     # exp(-0.3^2 / 0.25) where 0.8 m/s ahead are told, and exp(-0) where it is 0.5.
     ("track_velocity", {"sigma": 0.25}, {"command": (0.8, 0, 0), **AHEAD}, np.exp(-0.36)),
     ("track_velocity", {"sigma": 0.25}, {"command": (0.5, 0, 9), **AHEAD}, 1.0),
+    # 0.5 of 0.8 m/s ahead; the whole of 0.25; back, or aside: the speed across counts nothing.
+    ("speed_along_command", {}, {"command": (0.8, 0, 0), **AHEAD}, 0.625),
+    ("speed_along_command", {}, {"command": (0.25, 0, 0), **AHEAD}, 1.0),
+    ("speed_along_command", {}, {"command": (-0.8, 0, 0), **AHEAD}, -0.625),
+    ("speed_along_command", {}, {"command": (-0.25, 0, 0), **AHEAD}, -1.0),
+    ("speed_along_command", {}, {"command": (0, 0.3, 0), **AHEAD}, 0.0),
+    ("speed_along_command", {}, {"command": (0, 0, 1), **AHEAD}, 0.0),
     # 0.5 ahead, 0.3 to the left are told: the error is to the left.
     ("track_velocity", {"sigma": 0.5}, {"command": (0.5, 0.3, 0), **AHEAD}, np.exp(-0.18)),
     (
@@ -152,7 +159,7 @@ def test_the_weights_that_ship_are_read_as_they_are_written():
     rewards, data = package.read_rewards(WALKING), read_mapping(WALKING)
     assert rewards.names == tuple(data)
     assert rewards_from(rewards.to_dict()) == rewards
-    assert rewards.best == 2.75
+    assert rewards.best == 3.75
     penalties = [
         e.weight for e in rewards.terms if not e.term.best and e.term.name != "feet_air_time"
     ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.interface import Floats
-from sim.tasks.rewards.motion import Motion, total
+from sim.tasks.rewards.motion import STILL, Motion, total
 from sim.tasks.rewards.parts import COMMAND, POSE
 
 LONGEST_STEP = 0.5  # s: swings and stances are compared up to it (Isaac Lab)
@@ -66,6 +66,14 @@ def track_velocity(m: Motion, *, sigma: float) -> Floats:
 def track_yaw_rate(m: Motion, *, sigma: float) -> Floats:
     """exp(-error^2 / sigma) of the rate about the vertical."""
     return kernel(m.yaw_rate[:, None] - m.command[:, 2:], sigma)
+
+
+def speed_along_command(m: Motion) -> Floats:
+    """Speed along the command as a part of it, from -1 to 1; 0 where none is told."""
+    told = sum_of_squares(m.command[:, :2])
+    along = total(m.velocity[:, :2] * m.command[:, :2])
+    moves = told > STILL**2
+    return np.where(moves, np.clip(along / np.where(moves, told, 1.0), -1.0, 1.0), 0.0)
 
 
 # Motion of the base ------------------------------------------------------------------------------
@@ -217,6 +225,14 @@ _LISTED = (
         (COMMAND, "base_rates"),
         "the same once more, as for the velocity",
         {"sigma": "rad^2/s^2; the kernel is 1/e at an error of its root"},
+        best=1.0,
+    ),
+    RewardTerm(
+        "speed_along_command",
+        speed_along_command,
+        "1",
+        (COMMAND, *BODY),
+        "Cheng et al. 2023 (Extreme Parkour) tracking_goal_vel, towards a goal",
         best=1.0,
     ),
     RewardTerm(
