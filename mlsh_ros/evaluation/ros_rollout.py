@@ -29,9 +29,14 @@ from sim.errors import UserError
 
 START_UP = 30.0  # s for all nodes to be active; DDS discovery alone takes up to five
 CALL = 10.0  # s for a service to answer
+DISCOVERED = 5.0  # s for skill_node to discover the nodes that a session needs
 CALLS = 10  # of a service that asks for another one
 PAUSE = 0.5  # s between them
 AGAIN = 1.0  # s without an answer before a node is asked once more how it is
+
+
+class RefusedError(UserError):
+    """A service has answered that it does not do what was asked."""
 
 
 class Remote:
@@ -149,12 +154,27 @@ class Remote:
             self._clients[name] = self.node.create_client(kind, f"{self.prefix}/{name}")
         return self._clients[name]
 
-    def trigger(self, service: str) -> str:
+    def trigger(self, service: str, patience: float = 0.0) -> str:
         """Call a Trigger service, such as `skill_node/start`; returns its message.
+
+        Args:
+            service: its name in the namespace.
+            patience: s for which it may refuse, because of nodes that it has yet to discover.
 
         Raises:
             UserError: it refuses or does not answer.
         """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return self._trigger(service)
+            except RefusedError:
+                if time.monotonic() > deadline:
+                    raise
+            self._check()
+            time.sleep(PAUSE)
+
+    def _trigger(self, service: str) -> str:
         client = self._client(Trigger, service)
         if not client.wait_for_service(timeout_sec=CALL):
             raise UserError(f"service {service!r} is not available")
@@ -164,7 +184,7 @@ class Remote:
                 break
             time.sleep(PAUSE)
         if not answer.success:
-            raise UserError(f"service {service!r} refuses: {answer.message}")
+            raise RefusedError(f"service {service!r} refuses: {answer.message}")
         return str(answer.message)
 
     def set_parameters(self, node: str, **values: bool | int | float | str) -> None:
@@ -207,8 +227,8 @@ class Remote:
             self._ticks, self._outcomes = [], []
         self.trigger("sim_node/reset")
         if self.state == "disarmed":
-            self.trigger("skill_node/arm")
-        self.trigger("skill_node/start")
+            self.trigger("skill_node/arm", DISCOVERED)
+        self.trigger("skill_node/start", DISCOVERED)
         heard, deadline, seen = 0, time.monotonic() + CALL, 0
         with self._new_data:
             while not (self._outcomes and self._outcomes[-1]["done"]):

@@ -131,7 +131,8 @@ class Impostor:
         self.node.create_service(Trigger, "~/silent", self._silent)
         self.node.create_service(Trigger, "~/no", self._no)
         self.node.create_service(Trigger, "~/later", self._later)
-        self.calls = 0  # of `later`
+        self.node.create_service(Trigger, "~/soon", self._soon)
+        self.calls = 0  # of `later` and `soon`
         self.asked = 0  # how it is
         self.node.create_service(
             GetState,
@@ -162,6 +163,12 @@ class Impostor:
 
     def _no(self, _, response):
         response.message = "because"
+        return response
+
+    def _soon(self, _, response):
+        self.calls += 1
+        response.success = self.calls > 2
+        response.message = "cannot start: no node receives 'cmd_vel'"
         return response
 
     def _later(self, _, response):
@@ -227,6 +234,24 @@ def test_a_service_that_asks_for_another_call_is_called_again(bundle, impostor, 
         with pytest.raises(UserError, match=r"refuses: cannot arm: .*; call again"):
             remote.trigger("skill_node/later")
         assert impostor.calls == -10
+
+
+@pytest.mark.ros
+@pytest.mark.realtime
+def test_a_refusal_may_be_over_when_nodes_have_discovered_each_other(
+    bundle, impostor, monkeypatch
+):
+    monkeypatch.setattr(remote_module, "PAUSE", 0.1)
+    with Remote(bundle) as remote:
+        with pytest.raises(UserError, match="refuses: cannot start: no node receives"):
+            remote.trigger("skill_node/soon")
+        assert impostor.calls == 1
+        remote.trigger("skill_node/soon", 5.0)
+        assert impostor.calls == 3
+        start = time.monotonic()
+        with pytest.raises(UserError, match="'skill_node/no' refuses: because"):
+            remote.trigger("skill_node/no", 0.5)
+        assert 0.5 <= time.monotonic() - start < 2.0
 
 
 @pytest.mark.ros
