@@ -86,11 +86,17 @@ class VelocityCommands(HiddenTask):
     places: ClassVar[bool] = True
     all_tasks: ClassVar[dict[str, int]] = {"commands": len(DIRECTIONS)}
     pose_reset: ClassVar[int] = 0
-    signals: ClassVar[tuple[Signal, ...]] = (Signal("base", "contact_force", "body", (BASE,)),)
+    signals: ClassVar[tuple[Signal, ...]] = (
+        Signal("base", "contact_force", "body", (BASE,)),
+        # For value functions: rewards are of a velocity that no policy sees.
+        Signal("base_linear_velocity", "linear_velocity", "body", (BASE,)),
+    )
     # Five skills for five commands. Walking needs neither place nor heading, and the choice of a
     # master depends on nothing that is seen. A skill that is pulled ahead and back alike stands
     # still for ever: long joint phases and a large bonus give each command a skill of its own
-    # before any of them walks. A robot that stands needs wide exploration to find its first step.
+    # before any of them walks. A robot that stands needs wide exploration and small costs to find
+    # its first step, and little exploration at last, without which it has to walk. The probe would
+    # take a skill that walks a little for one that nobody needs: standing earns nearly as much.
     recommended: ClassVar[Mapping[str, Any]] = {
         "mlsh.skills": 5,
         "mlsh.decision_ticks": 50,
@@ -100,8 +106,15 @@ class VelocityCommands(HiddenTask):
         "mlsh.warmup": 2,
         "mlsh.joint": 60,
         "mlsh.mutual_information_coef": 2.0,
+        "mlsh.reset_skill_below": 0.0,
         "skill.learning_rate": 5e-4,
         "skill.entropy": 0.005,
+        "exploration.correlation": 0.5,
+        "exploration.final_std": 0.2,
+        "exploration.std_until": 0.85,
+        "curriculum.cost_scale": 0.2,
+        "curriculum.cost_until": 0.5,
+        "network.privileged": ["base", "base_linear_velocity"],
         "network.hidden": [128, 128],
         "network.hidden_from_skills": ["position", "orientation"],
         "network.hidden_from_masters": [n for n in HIDDEN_FROM_MASTERS if n != SEEN],

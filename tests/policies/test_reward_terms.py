@@ -27,8 +27,13 @@ SMALL = [
 TASKS = ("ahead", "back")
 
 
+WHOLE = {"curriculum.cost_scale": "1", "curriculum.cost_until": "0"}  # from the first step on
+
+
 def small(*more):
-    return default_config("velocity_commands", "go2").with_values([*SMALL, *more])
+    given = {each.partition("=")[0] for each in more}
+    whole = [f"{key}={value}" for key, value in WHOLE.items() if key not in given]
+    return default_config("velocity_commands", "go2").with_values([*SMALL, *whole, *more])
 
 
 def test_what_terms_bring_adds_up_to_the_reward_of_a_rollout():
