@@ -23,12 +23,12 @@ def with_interface(bundle, **changes):
 
 
 def test_a_robot_of_ones_own_is_named_with_its_option(shipped, tmp_path, monkeypatch):
-    bundle = with_interface(shipped, robot="ur5e")
-    (tmp_path / "ur5e").symlink_to(ROBOTS / "omni")  # nothing is taken because it lies there
+    bundle = with_interface(shipped, robot="ur10e")
+    (tmp_path / "ur10e").symlink_to(ROBOTS / "omni")  # nothing is taken because it lies there
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"is for robot 'ur5e'.* --robot FOLDER\. Shipped: ant"):
+    with pytest.raises(UserError, match=r"is for robot 'ur10e'.* --robot FOLDER\. Shipped: ant"):
         robot_of(bundle, None)
-    assert robot_of(bundle, "./ur5e") == "./ur5e"
+    assert robot_of(bundle, "./ur10e") == "./ur10e"
     assert robot_of(shipped, None) == "omni"
 
 
