@@ -43,6 +43,7 @@ from sim.tasks.rewards.terms import (
     speed_along_command,
     track_velocity,
     track_yaw_rate,
+    turn_along_command,
 )
 from sim.tasks.running import FALLEN, leans
 from sim.tasks.walking_goals import HIDDEN_FROM_MASTERS
@@ -108,7 +109,7 @@ class VelocityCommands(HiddenTask):
         "mlsh.mutual_information_coef": 2.0,
         "mlsh.reset_skill_below": 0.0,
         "skill.learning_rate": 5e-4,
-        "skill.entropy": 0.005,
+        "skill.entropy": 0.01,
         "exploration.correlation": 0.5,
         "exploration.final_std": 0.2,
         "exploration.std_until": 0.85,
@@ -292,10 +293,12 @@ class VelocityCommands(HiddenTask):
         error = (done - told)[None]
         told_speed = float(told[:2] @ told[:2])
         along = float(np.clip(done[:2] @ told[:2] / told_speed, -1, 1)) if told_speed else 0.0
+        turn = float(np.clip(done[2] / told[2], -1, 1)) if told[2] else 0.0
         earned = {
             track_velocity: lambda **p: float(kernel(error[:, :2], **p)[0]),
             track_yaw_rate: lambda **p: float(kernel(error[:, 2:], **p)[0]),
             speed_along_command: lambda: along,
+            turn_along_command: lambda: turn,
         }
         return sum(
             each.weight * earned[each.term.function](**dict(each.parameters))

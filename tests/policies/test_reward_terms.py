@@ -24,6 +24,7 @@ SMALL = [
     *("mlsh.rollout_ticks=10", "mlsh.warmup=0", "network.hidden=[8]", "threads=1"),
     *("family_parameters.commands=2", "family_parameters.ticks=20", "steps=240"),
 ]
+PAYS_OR_COSTS = ("feet_air_time", "speed_along_command", "turn_along_command")
 TASKS = ("ahead", "back")
 
 
@@ -62,7 +63,7 @@ def test_metrics_have_a_column_for_every_term_and_task(tmp_path):
         for task in TASKS:
             columns = [f"reward/{task}/{name}" for name in WALKING.names]
             # As with the return, of tasks that a group has.
-            assert [column in row for column in columns] == [f"return/{task}" in row] * 20
+            assert [column in row for column in columns] == [f"return/{task}" in row] * 21
             if f"return/{task}" in row:
                 assert row[f"reward/{task}/track_yaw_rate"] > 0 > row[f"reward/{task}/torque"]
 
@@ -82,7 +83,7 @@ def test_costs_grow_to_their_weights():
     plain, eased = Mlsh(small()), Mlsh(small(*CURRICULUM))
     whole, part = plain.iterate().reward_terms, eased.iterate().reward_terms
     for each in WALKING.terms:  # the same rollout: nothing was learned yet
-        if each.term.name in ("feet_air_time", "speed_along_command"):  # they cost or pay
+        if each.term.name in PAYS_OR_COSTS:
             assert (part[each.term.name] >= whole[each.term.name]).all()
             continue
         factor = 0.25 if each.weight < 0 else 1.0

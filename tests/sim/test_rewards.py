@@ -60,6 +60,11 @@ CASES = [
     ("speed_along_command", {}, {"command": (-0.25, 0, 0), **AHEAD}, -1.0),
     ("speed_along_command", {}, {"command": (0, 0.3, 0), **AHEAD}, 0.0),
     ("speed_along_command", {}, {"command": (0, 0, 1), **AHEAD}, 0.0),
+    # 0.6 rad/s counter-clockwise of 0.8; of 0.5; clockwise.
+    ("turn_along_command", {}, {"command": (0, 0, 0.8), "base_rates": (0, 0, 0.6)}, 0.75),
+    ("turn_along_command", {}, {"command": (0, 0, 0.5), "base_rates": (0, 0, 0.6)}, 1.0),
+    ("turn_along_command", {}, {"command": (0, 0, -0.8), "base_rates": (0, 0, 0.6)}, -0.75),
+    ("turn_along_command", {}, {"command": (0.8, 0, 0), "base_rates": (0, 0, 0.6)}, 0.0),
     # 0.5 ahead, 0.3 to the left are told: the error is to the left.
     ("track_velocity", {"sigma": 0.5}, {"command": (0.5, 0.3, 0), **AHEAD}, np.exp(-0.18)),
     (
@@ -159,7 +164,7 @@ def test_the_weights_that_ship_are_read_as_they_are_written():
     rewards, data = package.read_rewards(WALKING), read_mapping(WALKING)
     assert rewards.names == tuple(data)
     assert rewards_from(rewards.to_dict()) == rewards
-    assert rewards.best == 3.75
+    assert rewards.best == 4.75
     penalties = [
         e.weight for e in rewards.terms if not e.term.best and e.term.name != "feet_air_time"
     ]

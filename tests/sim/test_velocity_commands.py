@@ -138,7 +138,8 @@ def test_a_go2_on_its_back_has_fallen_and_one_at_rest_has_not():
 
 def test_the_optimum_is_that_of_exact_tracking_and_one_command_for_all_is_worse():
     kernels = {"track_velocity": {"sigma": 0.25}, "track_yaw_rate": {"sigma": 0.5}}
-    fine = {"track_velocity_fine": 0, "track_yaw_rate_fine": 0, "speed_along_command": 0}
+    fine = {"track_velocity_fine": 0, "track_yaw_rate_fine": 0}
+    fine |= {"speed_along_command": 0, "turn_along_command": 0}
     family = make_family("velocity_commands", {"ticks": 100, "rewards": {**kernels, **fine}})
     for task in range(5):
         assert family.estimate(task, DT)[1] == pytest.approx(200)
@@ -146,9 +147,10 @@ def test_the_optimum_is_that_of_exact_tracking_and_one_command_for_all_is_worse(
     low = [family.estimate(task, DT)[0] for task in range(5)]
     ahead, back, turning = 1 + np.exp(-2.56), 1 + np.exp(-1.0), 1 + np.exp(-2.0)
     np.testing.assert_allclose(low, [100 * x for x in (ahead, back, turning, turning, 2)])
-    # Of the weights that ship, 1.0 is of the speed along a command to walk; turning has none.
+    # Of the weights that ship, 1.0 is of the speed along a command to walk or to turn.
     assert VelocityCommands(ticks=100).estimate(0, DT)[1] == pytest.approx(375)
-    assert VelocityCommands(ticks=100).estimate(2, DT)[1] == pytest.approx(275)
+    assert VelocityCommands(ticks=100).estimate(2, DT)[1] == pytest.approx(375)
+    assert VelocityCommands(ticks=100).estimate(4, DT)[1] == pytest.approx(275)
     rewards = {**kernels, **fine, "speed_along_command": 10}
     paid = make_family("velocity_commands", {"ticks": 100, "rewards": rewards})
     assert paid.estimate(1, DT)[1] == pytest.approx(200 + 1000)

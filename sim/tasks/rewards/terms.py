@@ -76,6 +76,13 @@ def speed_along_command(m: Motion) -> Floats:
     return np.where(moves, np.clip(along / np.where(moves, told, 1.0), -1.0, 1.0), 0.0)
 
 
+def turn_along_command(m: Motion) -> Floats:
+    """Rate of turning along the command as a part of it, from -1 to 1; 0 where none is told."""
+    told = m.command[:, 2]
+    turns = np.abs(told) > STILL
+    return np.where(turns, np.clip(m.yaw_rate / np.where(turns, told, 1.0), -1.0, 1.0), 0.0)
+
+
 # Motion of the base ------------------------------------------------------------------------------
 
 
@@ -233,6 +240,14 @@ _LISTED = (
         "1",
         (COMMAND, *BODY),
         "Cheng et al. 2023 (Extreme Parkour) tracking_goal_vel, towards a goal",
+        best=1.0,
+    ),
+    RewardTerm(
+        "turn_along_command",
+        turn_along_command,
+        "1",
+        (COMMAND, "base_rates"),
+        "the same for turning",
         best=1.0,
     ),
     RewardTerm(
