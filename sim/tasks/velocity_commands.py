@@ -11,7 +11,7 @@ The reward is a sum of named terms, `rewards`, whose default weights are those o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -294,7 +294,7 @@ class VelocityCommands(HiddenTask):
         told_speed = float(told[:2] @ told[:2])
         along = float(np.clip(done[:2] @ told[:2] / told_speed, -1, 1)) if told_speed else 0.0
         turn = float(np.clip(done[2] / told[2], -1, 1)) if told[2] else 0.0
-        earned = {
+        earned: dict[Callable[..., Floats], Callable[..., float]] = {
             track_velocity: lambda **p: float(kernel(error[:, :2], **p)[0]),
             track_yaw_rate: lambda **p: float(kernel(error[:, 2:], **p)[0]),
             speed_along_command: lambda: along,
