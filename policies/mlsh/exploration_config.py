@@ -30,8 +30,9 @@ class ExplorationConfig:
     @model_validator(mode="after")
     def _both(self) -> Self:
         if (self.final_std is None) != (not self.std_until):
+            final = "null" if self.final_std is None else f"{self.final_std:g}"
             raise ValueError(
-                f"final_std {self.final_std} and std_until {self.std_until:g} belong together: "
+                f"final_std {final} and std_until {self.std_until:g} belong together: "
                 "both are set, or final_std is null and std_until 0"
             )
         return self
