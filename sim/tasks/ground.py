@@ -27,6 +27,7 @@ PLATFORM = 0.75  # m, half the width of the level ground in the middle, at the e
 TREAD = 0.31  # m, depth of a stair: a common staircase indoors
 BUMP = 0.3  # m, distance between the random heights of bumps
 BASE = 0.5  # m, thickness of the ground below its lowest point
+FIELD = "task.ground"  # name of the height field, which no robot's model has
 SEED = 20_171_026  # of the bumps, which are the same in every simulation
 
 
@@ -139,16 +140,15 @@ class Ground:
         half_x, half_y = (SPACING * (n - 1) / 2 for n in heights.shape[::-1])
         rise = max(high - low, 1e-6)
         spec.add_hfield(
-            name="ground",
+            name=FIELD,
             nrow=heights.shape[0],
             ncol=heights.shape[1],
             size=[half_x, half_y, rise, BASE],
             userdata=((heights - low) / rise).ravel().tolist(),
         )
-        spec.worldbody.add_geom(
-            name="ground",
+        spec.worldbody.add_geom(  # without a name: the robot's own floor may be called "ground"
             type=mujoco.mjtGeom.mjGEOM_HFIELD,
-            hfieldname="ground",
+            hfieldname=FIELD,
             pos=[0, 0, low],
             friction=floor.friction,
             condim=floor.condim,

@@ -86,7 +86,7 @@ def test_heights_are_where_mujoco_has_its_surface(world):
     seen = []
     for place in places:
         far = mujoco.mj_ray(model, data, np.array([*place, 5.0]), down, mask, 1, -1, hit)
-        assert model.geom(int(hit[0])).name == "ground"
+        assert model.geom_type[hit[0]] == mujoco.mjtGeom.mjGEOM_HFIELD
         seen.append(5.0 - far)
     np.testing.assert_allclose(GROUND.height(places), seen, atol=0.005)
 
@@ -111,7 +111,18 @@ def test_a_ball_rests_on_the_ground_and_not_on_the_floor_it_replaces():
         0.05, abs=0.01
     )
     assert data.geom_xpos[-1, 2] < -0.25
-    assert model.geom("ground").friction[0] == 0.7
+    (ground,) = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_HFIELD)
+    assert model.geom_friction[ground, 0] == 0.7
+
+
+@pytest.mark.parametrize("name", ["ground", "floor", "terrain", ""])
+def test_the_floor_may_have_any_name(name):
+    named = f"name='{name}'" if name else ""
+    spec = mujoco.MjSpec.from_string(
+        f"<mujoco><worldbody><geom {named} type='plane' size='9 9 1'/></worldbody></mujoco>"
+    )
+    GROUND.add_to(spec, "family")
+    assert spec.compile().nhfield == 1
 
 
 def test_robots_begin_on_patches_and_heights_are_above_the_ground(world):
