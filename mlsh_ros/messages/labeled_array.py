@@ -135,10 +135,10 @@ def trace_layout(observation_names: tuple[str, ...], action_names: tuple[str, ..
 def applied_layout(action_names: tuple[str, ...]) -> Layout:
     """Layout of sim_node's record of a command, published when a physics step first applies it.
 
-    number: of the commands since the node was configured, from 0; time: stamp of the sensors that
-    show the end of this step, s.
+    number: of the commands since the node was configured, from 0; step: number of this physics
+    step, after each of which sensors are sent; time: stamp of the sensors that show its end, s.
     """
-    return Layout(("number", "time"), (("command", action_names),), fractions=("time",))
+    return Layout(("number", "step", "time"), (("command", action_names),), fractions=("time",))
 
 
 # Result of a tick, published by sim_node after every tick.

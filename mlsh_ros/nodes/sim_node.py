@@ -381,8 +381,9 @@ class SimNode(CoreNode):
             if moves and self._new:
                 self._new = False
                 count, self._count = self._count, self._count + 1
-                data = self._applied_layout.pack(count, now * 1e-9, vectors=[self._received[0]])
-                self._applied.data = data
+                self._applied.data = self._applied_layout.pack(
+                    count, self._moment, now * 1e-9, vectors=[self._received[0]]
+                )
                 self._applied_publisher.publish(self._applied)
             self._send_sensors(now)
             again = self._done and bool(self.values["auto_reset"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from mlsh_ros.messages.topics import APPLIED_COMMAND, TRACE
+from mlsh_ros.messages.topics import APPLIED_COMMAND, OUTCOME, TRACE
 from mlsh_ros.sim2real.data.simulated_time import simulated_time
 from mlsh_ros.sim2real.data.window_plan import plan_for
 from mlsh_ros.sim2real.data.windows import make_windows
@@ -158,7 +158,7 @@ def test_a_simulator_says_which_step_applied_a_command(moving, phase):
 
 def without(signals, lost):
     """The signals of a recording that lacks some messages of the simulator's applied commands."""
-    names = ("applied_number", "applied_moment", "applied_command")
+    names = ("applied_number", "applied_step", "applied_moment", "applied_command")
     return replace(signals, **{n: np.delete(getattr(signals, n), lost, axis=0) for n in names})
 
 
@@ -180,6 +180,55 @@ def test_a_late_command_is_late_in_the_comparison(moving):
     assert max(m.nrmse for m in gap.measures if m.element.moves) > 0.05
 
 
+def on_a_busy_computer(robot):
+    """The same, but every other second takes a fifth longer, by all clocks, and is not made up."""
+
+    def late(moment):
+        seconds, rest = divmod((moment - START) * 1e-9, 2.0)
+        return moment + round(2e8 * (seconds + max(rest - 1.0, 0.0)))
+
+    heard = []
+    for received, order, topic, content in robot.heard:
+        if topic == APPLIED_COMMAND:
+            number, step, time, *command = content
+            content = [number, step, late(round(time * 1e9)) * 1e-9, *command]
+        elif topic not in (TRACE, OUTCOME):
+            stamp, fields = content
+            content = (late(stamp), fields)
+        heard.append((late(received), order, topic, content))
+    robot.heard = heard
+    return robot
+
+
+def test_a_simulator_that_is_slower_than_real_time_is_compared_by_its_steps(moving):
+    robot = Robot(moving, seed=5, simulator=True).drive("goal-1", sessions=3)
+    signals = on_a_busy_computer(robot).signals()
+    gap = analyze_signals(moving, [signals], [])
+    assert gap.verdict == [f"{NO_GAP} in what could be compared"]
+    assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
+    (note,) = gap.notes
+    assert "physics steps where real time has" in note
+    # Without the numbers of the steps nobody can tell steps that are lost from steps not made.
+    gap = analyze_signals(moving, [without(signals, slice(None))], [])
+    assert max(m.nrmse for m in gap.measures if m.element.moves) > 0.05
+
+
+def test_steps_that_a_recorder_lost_are_counted(moving):
+    """Every seventh message of every topic, which are of the same step."""
+    robot = Robot(moving, seed=5, simulator=True).drive("goal-1", sessions=3)
+    stamps = sorted({c[0] for _, _, topic, c in robot.heard if topic == "odom"})
+    lost = set(stamps[3::7])
+    robot.heard = [
+        each
+        for each in robot.heard
+        if each[2] in (TRACE, APPLIED_COMMAND, OUTCOME) or each[3][0] not in lost
+    ]
+    gap = analyze_signals(moving, [on_a_busy_computer(robot).signals()], [])
+    assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
+    assert [f.kind for f in gap.findings] == ["lost"]
+    assert gap.findings[0].value == pytest.approx(1 / 7, abs=0.01)
+
+
 @pytest.mark.parametrize("lost", [0, 40, -1])
 def test_a_command_whose_application_is_not_recorded_is_taken_from_the_order(moving, lost):
     signals = Robot(moving, seed=5, simulator=True).drive("goal-1", sessions=3).signals()
@@ -192,8 +241,8 @@ def in_simulated_time(robot, rate):
     heard = []
     for received, order, topic, content in robot.heard:
         if topic == APPLIED_COMMAND:
-            number, time, *command = content
-            content = [number, time - START * 1e-9, *command]
+            number, step, time, *command = content
+            content = [number, step, time - START * 1e-9, *command]
         elif topic != TRACE:
             stamp, fields = content
             content = (stamp - START, fields)
@@ -268,6 +317,20 @@ def test_an_accelerometer_is_compared_at_every_physics_step():
     shown = {m.element.name: m.usual / m.element.size for m in gap.measures if m.element.moves}
     assert "acceleration.x" in shown
     assert max(shown.values()) < 0.01, shown
+
+
+@pytest.mark.parametrize("late", ["odom", "imu"])
+@pytest.mark.parametrize("fewer", ["odom", "imu"])
+def test_a_window_begins_with_sensors_of_one_moment(late, fewer):
+    """Whichever topic is recorded behind the tick, and whichever of them says the times."""
+    bundle, wrong = load_bundle("body_bandits"), Wrong(sensor_delay={late: 5e-5})
+    robot = Robot(bundle, wrong, seed=5, simulator=True)
+    robot.drive(next(iter(bundle.manifest.masters)), sessions=2)
+    robot.heard.remove(next(each for each in robot.heard if each[2] == fewer))
+    gap = analyze_signals(bundle, [robot.signals()], [])
+    shown = {m.element.name: m.usual / m.element.size for m in gap.measures if m.element.moves}
+    assert {"position.x", "imu_yaw_rate"} < set(shown)
+    assert max(shown.values()) < 1e-4, shown
 
 
 @pytest.mark.parametrize("first", [2, 5, 9])

@@ -790,7 +790,7 @@ def test_a_recorder_knows_which_applied_commands_it_has_lost(bundle, said):
     layout = applied_layout(bundle.interface.action_names)
     command = np.zeros(bundle.interface.action_size)
     applied = [
-        (APPLIED_COMMAND, array(layout, number, 1e9 + number, vectors=[command]))
+        (APPLIED_COMMAND, array(layout, number, 20 * number, 1e9 + number, vectors=[command]))
         for number in range(9)
     ]
     assert heard(bundle, [*said, *applied]).lacking() == []

@@ -86,6 +86,7 @@ class Robot:
     ):
         self.bundle, self.wrong = bundle, wrong or Wrong()
         self.simulator, self.phase, self.applied = simulator, round(phase * 1e9), []
+        self.steps = 0  # of the physics
         self.every, self.jitter, self.hears = every, jitter, hears
         self.robot = load_robot(robot or bundle.interface.robot)
         # Of the physics steps that the bundle knows: a robot may be simulated in finer ones.
@@ -135,6 +136,7 @@ class Robot:
         commands = [(-1, interface.safe_command)]  # from which ns on
         for n in range(-BEFORE, ticks * interface.substeps):
             now = self.now + (n + BEFORE) * pdt
+            self.steps += 1
             if n > 0:
                 command = self._in_force(commands, now, pdt)
                 for _ in range(self.parts):
@@ -162,7 +164,7 @@ class Robot:
             # As in sim_node, the session's first command begins the motion.
             if command is not commands[0][1] and command is not (self.applied or [None])[-1]:
                 self.applied.append(command)
-                numbers = [len(self.applied) - 1, now * 1e-9, *command]
+                numbers = [len(self.applied) - 1, self.steps, now * 1e-9, *command]
                 self.heard.append((now + WIRE, len(self.heard), APPLIED_COMMAND, numbers))
             return self.wrong.command(np.asarray(command))
         total, end = 0.0, now

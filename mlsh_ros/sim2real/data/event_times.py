@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.sim2real.data.physics_steps import SAME_STAMP, due_times, step_numbers
 from mlsh_ros.sim2real.data.signals import PAUSE, RecordedSession, Segment, Signals, SignalStream
 from mlsh_ros.sim2real.data.tick_moments import NANO, Ints
-from sim.interface import Floats, Interface
+from sim.interface import Floats
 
 MORE = 2  # ticks after a segment whose sensors tell whether its last ones were late
-SAME_STAMP = 1000  # ns; a float64 of seconds since 1970 differs by up to 240 ns
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def _between(signals: Signals, session: RecordedSession, segment: Segment) -> tu
 def timed_events(signals: Signals, segment: Segment) -> Timed:
     """Returns the times of the events in a segment.
 
-    sim_node sends sensors after every physics step. Late steps are caught up by the following
-    ones, so the later steps limit how late each can have been due. It also says which step was the
-    first to apply each command. In recordings without that, it is taken to be the step that begins
-    when the sensors before the command were sent; where both come at the same time, it may have
-    been the next one.
+    sim_node sends sensors after every physics step, and says which step was the first to apply
+    each command. In recordings without that, late steps are taken to be caught up by the following
+    ones, so that these limit how late each can have been due, and a command is taken to act in the
+    step that begins when the sensors before it were sent; where both come at the same time, it may
+    have been the next one.
     """
     interface, none, unstamped = signals.interface, np.zeros(0), np.zeros(0, np.int64)
     session, part = segment.session, slice(segment.begin, segment.end)
@@ -92,7 +92,7 @@ def timed_events(signals: Signals, segment: Segment) -> Timed:
     received = finest.received[inside]
     if not len(received):
         return plain
-    happened = _step_times(finest, inside, interface)
+    happened = _step_times(signals, finest, inside)
     stamps = finest.moment[inside]
     shown = stamps if (np.diff(stamps) > 0).all() else unstamped
     timed = replace(plain, received=received, happened=happened, shown=shown)
@@ -107,16 +107,19 @@ def timed_events(signals: Signals, segment: Segment) -> Timed:
     return replace(timed, moments=moments, given=given)
 
 
-def _step_times(stream: SignalStream, inside: NDArray[np.bool_], interface: Interface) -> Floats:
+def _step_times(signals: Signals, stream: SignalStream, inside: NDArray[np.bool_]) -> Floats:
     """(n,) s, when the physics steps that sensors of a simulator show were due.
 
-    Each message shows one step. Some come late, and the next ones catch up; a step is skipped only
-    where all that follow are later by a whole step: the recorder lost a message.
+    Each message shows one step, of which the simulator says the number. In recordings without that
+    some come late, and the next ones catch up; a step is skipped only where all that follow are
+    later by a whole step: the recorder lost a message.
     """
-    step = interface.physics_dt
+    interface, step = signals.interface, signals.interface.physics_dt
     first, last = np.flatnonzero(inside)[[0, -1]]
     after = slice(first, last + 1 + MORE * interface.substeps)  # the last ones may be late, too
-    received = stream.received[after]
+    received, shown = stream.received[after], stream.moment[after]
+    if (np.diff(shown) > 0).all() and (numbers := step_numbers(signals, shown)) is not None:
+        return np.asarray(due_times(received, numbers, step)[inside[after]])
     steps = step * np.arange(len(received), dtype=np.float64)
     late = np.minimum.accumulate((received - steps)[::-1])[::-1]
     skipped = np.round((late - late[0]) / step)
@@ -148,7 +151,10 @@ def _applied(
         return None
     at = np.searchsorted(shown, moment[first:last] - SAME_STAMP)
     # Sensors that the recorder lost came earlier than the next ones.
-    lost = np.maximum(shown[at] - moment[first:last] - SAME_STAMP, 0) * NANO
+    if (numbers := step_numbers(signals, shown)) is not None:
+        lost = (numbers[at] - signals.applied_step[first:last]) * signals.interface.physics_dt
+    else:
+        lost = np.maximum(shown[at] - moment[first:last] - SAME_STAMP, 0) * NANO
     return began[at] - lost, signals.applied_command[first:last]
 
 

@@ -26,6 +26,7 @@ from mlsh_ros.messages.topics import APPLIED_COMMAND, MASTER, TRACE
 from mlsh_ros.messages.topics import OUTCOME as OUTCOME_TOPIC
 from mlsh_ros.recording.observation_check import ObservationCheck
 from mlsh_ros.sim2real.data.angle_wraps import unwrap_streams
+from mlsh_ros.sim2real.data.physics_steps import slower
 from mlsh_ros.sim2real.data.signal_streams import Row, streams_of
 from mlsh_ros.sim2real.data.signals import (
     LOCKSTEP,
@@ -248,13 +249,15 @@ class Listener:
             outcome_order=np.array([at for at, _ in self._outcomes], np.int64),
             outcome=np.array([row for _, row in self._outcomes]).reshape(-1, OUTCOME.size),
             applied_number=applied[:, 0].astype(np.int64),
-            applied_moment=np.round(applied[:, 1] / NANO).astype(np.int64),
-            applied_command=applied[:, 2:],
+            applied_step=applied[:, 1].astype(np.int64),
+            applied_moment=np.round(applied[:, 2] / NANO).astype(np.int64),
+            applied_command=applied[:, 3:],
             wraps=wraps,
             notes=notes,
         )
         if found.lockstep and self._ticks:
             notes += out_of_step(found)
+        notes += slower(found)
         return found
 
     def _waited(self) -> bool:

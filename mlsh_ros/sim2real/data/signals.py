@@ -108,7 +108,8 @@ class Signals:
     outcome: Floats  # (n, 5) in the order of `OUTCOME.scalars`
     # Of sim_node in real time, one for each command that it applied, n of them.
     applied_number: Ints  # (n,) consecutive
-    applied_moment: Ints  # (n,) ns, stamp of the sensors that show the first physics step with it
+    applied_step: Ints  # (n,) number of the first physics step with it
+    applied_moment: Ints  # (n,) ns, stamp of the sensors that show that step
     applied_command: Floats  # (n, A)
     wraps: list[Wrap] = field(default_factory=list)  # angles that jump by a turn, unannounced
     notes: list[str] = field(default_factory=list)  # what could not be used, in words

@@ -1,12 +1,13 @@
 """Divides recordings into windows of equal length for open-loop replay.
 
 A window begins some ticks before the part that is compared, so that errors of the unmeasured part
-of the initial state have decayed. It begins with the sensors of a tick; from there on the recorded
-times count, so that a command is in force for as long as it was on the robot.
+of the initial state have decayed. It begins with the newest sensors of a tick; from there on the
+recorded times count, so that a command is in force for as long as it was on the robot.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from mlsh_ros.sim2real.data.compared_values import unscaled
 from mlsh_ros.sim2real.data.event_times import Timed, timed_events
 from mlsh_ros.sim2real.data.samples import TermSamples, samples_of
-from mlsh_ros.sim2real.data.signals import Segment, Signals, SignalStream
+from mlsh_ros.sim2real.data.signals import SAME, Segment, Signals, SignalStream
 from mlsh_ros.sim2real.data.tick_moments import Ints
 from mlsh_ros.sim2real.data.window_plan import WindowPlan
-from sim.interface import Floats, Interface
+from sim.interface import Floats, Interface, ObservationTerm
 
 STILL = 0.05  # of a velocity's own movement: what is below stands
 CONSTANT = 1e-3  # of an action's limits: commands that change less move nothing
@@ -86,7 +87,10 @@ def make_windows(signals: Signals, plan: WindowPlan, interface: Interface) -> Wi
         skill=np.array(skills, np.int64).reshape(count, plan.ticks),
         start={
             term.name: np.array(
-                [fields[i][term.name][max(0, begin - plan.before)] for i, begin, *_ in rows]
+                [
+                    _at_start(signals, segments[i], term, fields[i], begin - plan.before, start)
+                    for (i, begin, *_), start in zip(rows, starts, strict=True)
+                ]
             ).reshape(count, term.size)
             for term in interface.observation
         },
@@ -112,6 +116,31 @@ def _start(signals: Signals, timed: Timed, tick: int) -> float:
             seen += [came] if came <= moment else []
     newest = max(seen)
     return float((newest if newest > seen[0] else moment) + min(tick, 0) * period)
+
+
+def _at_start(
+    signals: Signals,
+    timed: Timed,
+    term: ObservationTerm,
+    fields: Mapping[str, Floats],
+    tick: int,
+    start: float,
+) -> Floats:
+    """(size,) the newest field of a term at the time at which a window begins.
+
+    The topics of one physics step reach the recorder one after the other, so that a tick may be
+    recorded between them: what came before it may be of two steps.
+    """
+    at, stream = max(tick, 0), signals.stream(term.name)
+    shown: Floats = fields[term.name][at]
+    if stream is None or signals.lockstep or not np.isfinite(shown).all():
+        return shown
+    begins = start - min(tick, 0) * signals.interface.control_dt
+    order = timed.segment.session.order[timed.segment.begin + at]
+    place, reach = int(np.searchsorted(stream.order, order)) - 1, signals.interface.substeps
+    near = np.arange(max(place - reach, 0), min(place + reach + 1, len(stream.order)))
+    known = near[timed.measured(stream, near) <= begins + SAME]
+    return np.asarray(stream.fields[term.name][known[-1]]) if len(known) else shown
 
 
 def _stands(signals: Signals, segment: Segment) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlsh_ros.sim2real.data.physics_steps import share_lost
 from mlsh_ros.sim2real.data.samples import OLDEST
 from mlsh_ros.sim2real.data.signals import Signals, SignalStream, lacking
 from mlsh_ros.sim2real.replay.residuals import action_labels, observation_labels
@@ -94,6 +95,8 @@ def _channel(signals: Signals, stream: SignalStream, stale: float | None) -> Cha
     if signals.lockstep:
         missing, every = lacking(signals, stream)
         lost = missing / every if every else None
+    elif (exact := share_lost(signals, stream)) is not None:
+        lost = exact
     elif usual > 0:
         # The next message may have been due just after the edge.
         gaps = np.concatenate([steps, edges[edges > GAP * usual]]) / usual  # in periods
