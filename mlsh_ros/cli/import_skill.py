@@ -1,4 +1,4 @@
-"""mlsh import-skill: skills from policies of other trainers."""
+"""mlsh import-skill: skills from policies of other trainers, or of a bundle for other tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from policies.bundle.manifest import MAX_DECISION_TICKS
 def import_skill(
     descriptions: Annotated[
         list[Path],
-        typer.Argument(help="YAML files; each describes a policy, its inputs and its outputs."),
+        typer.Argument(
+            help="YAML files; each describes a policy, its inputs and its outputs. Or a bundle, "
+            "whose skills are taken for another task family."
+        ),
     ],
     family: Annotated[
         str, typer.Argument(help="Task family that masters will be trained on, by name.")
@@ -49,7 +52,7 @@ def import_skill(
     ] = None,
     family_source: FamilyOption = None,
 ) -> None:
-    """Make a bundle of skills from ONNX policies of other trainers."""
+    """Make a bundle of skills from ONNX policies of other trainers, or from another bundle."""
     from policies.bundle.runtime import TOLERANCE
     from policies.skill_import.importer import import_skills
     from policies.training.run import environment

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.bundle.manifest import Origin
 from policies.bundle.runtime import TOLERANCE, Network
-from policies.skill_import.original import ForeignPolicy, with_length_one
+from policies.skill_import.original import PolicyFile, with_length_one
 from policies.skill_import.selection import SkillMapping
 from sim.errors import UserError
 
@@ -26,10 +27,11 @@ TOGETHER = 10  # skills between two lines of progress
 class Skill:
     """A skill that runs a policy."""
 
-    policy: ForeignPolicy
+    policy: PolicyFile
     mapping: SkillMapping
     data: bytes  # its ONNX file
     network: Network
+    origin: Origin
 
 
 @dataclass(frozen=True)

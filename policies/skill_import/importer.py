@@ -1,8 +1,8 @@
-"""Makes a bundle of skills from a description and an ONNX file; compares it with the policy."""
+"""Makes a bundle of skills from descriptions with ONNX files, or bundles; compares them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.bundle.bundle import Bundle, check_target, write_bundle
+from policies.bundle.bundle import Bundle, check_target, load_bundle, write_bundle
 from policies.bundle.bundle_files import MAX_BUNDLE_BYTES, MAX_FILE_BYTES
 from policies.bundle.export import provenance_of
 from policies.bundle.golden import Golden, golden_bytes
@@ -35,6 +35,7 @@ from policies.skill_import.description import (
 from policies.skill_import.leapp import translate
 from policies.skill_import.mapping import doubts, entries, make_mapping
 from policies.skill_import.original import ForeignPolicy, OneInput
+from policies.skill_import.own_bundle import is_bundle, skills_of
 from policies.skill_import.reading import metadata, read_policy, sizes
 from policies.skill_import.rewriting import input_names
 from policies.skill_import.selection import SkillMapping
@@ -82,7 +83,8 @@ def import_skills(
     """Write a bundle whose skills run policies that were trained elsewhere; it has no master yet.
 
     Args:
-        descriptions: file of each policy's description; the skills are in this order.
+        descriptions: file of each policy's description, or a bundle of this project by name or
+            path, all of whose skills are taken; the skills are in this order.
         robot_name: of the robot that the skills are for, or its folder.
         family_name: of the tasks that masters will be trained on; the family's terms are in the
             observation.
@@ -107,14 +109,18 @@ def import_skills(
     plain = _with_parameters(default_config(family_name, robot_name), settings)
     family = make_family(family_name, plain.family_parameters)
     interface = robot.interface.with_terms(family.terms)
-    given = [_read(file, interface) for file in descriptions]
-    skills = _skills(given, interface)
+    bundles = {file: load_bundle(str(file)) for file in descriptions if is_bundle(file)}
+    given = {file: _read(file, interface) for file in descriptions if file not in bundles}
+    skills = _together(
+        skills_of(bundles[file], interface) if file in bundles else _skills(given[file], interface)
+        for file in descriptions
+    )
     check_scorable(robot.interface, family)
     config = _config(plain, family, len(skills), decision_ticks, decision_lead)
     limits = read_skill_limits(skill_limits, [*skills], interface) if skill_limits else {}
     tried = []
     for skill, each in skills.items():
-        file = each.policy.description.policy
+        file = each.policy.path.name
         tried.append(try_skill(robot, family, each.network, skill, file, GOLDEN_ROWS))
         say(f"{skill}: {tried[-1].text}")
     visits = [trial.observations for trial in tried]
@@ -137,13 +143,15 @@ def import_skills(
         provenance=provenance_of(config, dict(facts), 0, 0),
         files={},
         digest="0" * 64,
-        imported={skill: _origin(skill, each.policy) for skill, each in skills.items()},
+        imported={skill: each.origin for skill, each in skills.items()},
     )
     files = {f"skills/{k}.onnx": each.data for k, each in enumerate(skills.values())}
     contents = {**files, GOLDEN: golden_bytes(Golden(golden, actions, {}, {}))}
     bundle = write_bundle(manifest, contents, target, overwrite=overwrite)
     notes = [
-        note for each in given for note in doubts(interface, each.description, str(each.file))
+        note
+        for each in given.values()
+        for note in doubts(interface, each.description, str(each.file))
     ]
     notes += [note for trial in tried for note in trial.notes]
     notes += [note for skill, each in skills.items() for note in unmoved(skill, each, random)]
@@ -160,29 +168,39 @@ def _read(file: Path, interface: Interface) -> ForeignPolicy:
         model, digest = read_policy(path, description.action.output)
         description = with_metadata(description, metadata(model, path), str(file))
         original = OneInput(path, description.action.output, input_names(model)[0])
-        policy = ForeignPolicy(file, description, path, model, digest, original)
+        policy = ForeignPolicy(file, path, model, digest, original, description)
     policy.description.check(str(file))
     return policy
 
 
-def _skills(given: Sequence[ForeignPolicy], interface: Interface) -> dict[str, Skill]:
+def _together(given: Iterable[Mapping[str, Skill]]) -> dict[str, Skill]:
     """All skills of all policies, by name."""
     made: dict[str, Skill] = {}
-    for policy in given:
-        for name in policy.description.skills:
-            where = str(policy.file)
+    for skills in given:
+        for name, skill in skills.items():
             if name in made:
                 raise UserError(
-                    f"{where}: a skill {name!r} is in {made[name].policy.file} too; give one of "
-                    "them another name"
+                    f"{skill.policy.file}: a skill {name!r} is in {made[name].policy.file} too; "
+                    "give one of them another name"
                 )
-            mapping = make_mapping(interface, policy.description, name, where)
-            _check_sizes(policy, mapping, entries(interface, policy.description, name, where))
-            data = join(policy.model, mapping, name, str(policy.path))
-            every = len(data) + sum(len(each.data) for each in made.values())
-            _check_file_size(len(data), every, len(made) + 1, policy.path)
-            _check_graph(data, f"{policy.path}: skill {name!r}", mapping, interface)
-            made[name] = Skill(policy, mapping, data, Network(data, name))
+            made[name] = skill
+            every = sum(len(each.data) for each in made.values())
+            _check_file_size(len(skill.data), every, len(made), skill.policy.path)
+    return made
+
+
+def _skills(policy: ForeignPolicy, interface: Interface) -> dict[str, Skill]:
+    """The skills of a policy, by name."""
+    made: dict[str, Skill] = {}
+    for name in policy.description.skills:
+        where = str(policy.file)
+        mapping = make_mapping(interface, policy.description, name, where)
+        _check_sizes(policy, mapping, entries(interface, policy.description, name, where))
+        data = join(policy.model, mapping, name, str(policy.path))
+        every = len(data) + sum(len(each.data) for each in made.values())
+        _check_file_size(len(data), every, len(made) + 1, policy.path)
+        _check_graph(data, f"{policy.path}: skill {name!r}", mapping, interface)
+        made[name] = Skill(policy, mapping, data, Network(data, name), _origin(name, policy))
     return made
 
 

@@ -76,7 +76,7 @@ def translate(given: LeappDescription, file: Path, interface: Interface) -> Fore
         action.default,
         action.scale,
     )
-    return ForeignPolicy(file, description, leapp.model_path, model, graph.digest, original)
+    return ForeignPolicy(file, leapp.model_path, model, graph.digest, original, description)
 
 
 def _check_files(leapp: LeappFile, graph: LeappGraph) -> None:

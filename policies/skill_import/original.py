@@ -40,15 +40,21 @@ class Original(Protocol):
 
 
 @dataclass(frozen=True)
-class ForeignPolicy:
-    """A policy and its description."""
+class PolicyFile:
+    """A policy, and what names it."""
 
-    file: Path  # the description
-    description: SkillDescription
+    file: Path  # its description, or the bundle that it is of
     path: Path  # the ONNX file
     model: ModelProto  # of one input and one output
     digest: str  # of the ONNX file and its external data
     original: Original
+
+
+@dataclass(frozen=True)
+class ForeignPolicy(PolicyFile):
+    """A policy of another trainer with its description."""
+
+    description: SkillDescription
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import io
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium
@@ -17,6 +18,7 @@ from policies.bundle.bundle import load_bundle
 from policies.bundle.held import Elements
 from policies.bundle.imported_graph import check_imported
 from policies.bundle.runtime import Network, load_skills
+from policies.bundle.task_compatibility import check_family_fits
 from policies.mlsh.presets import default_config
 from policies.skill_import import importer
 from policies.skill_import.description import read_description
@@ -28,6 +30,7 @@ from policies.skill_import.surgery import join
 from sim.errors import UserError
 from sim.physics.robot_model import load_robot
 from sim.tasks.registry import make_family
+from sim.tasks.task_id import TaskId
 from tests.support import foreign_policy, one_line
 from tests.support.exported_policies import (
     DRIVE,
@@ -516,3 +519,61 @@ def test_positions_are_no_velocities(tmp_path):
         UserError, match="commands velocities, action 'arms' of robot 'arms' is in"
     ):
         imported(tmp_path, robot=robot, **change)
+
+
+# Skills of a bundle of this project --------------------------------------------------------------
+
+
+def taken(bundle, family, target, robot="omni"):
+    return import_skills(
+        [bundle],
+        robot,
+        family,
+        target,
+        name="taken",
+        decision_ticks=10,
+        decision_lead=1,
+        facts={"command": "test", "versions": {}, "commit": None},
+    ).bundle
+
+
+@pytest.mark.parametrize("name", ["rooms", "moving_bandits"])
+def test_skills_of_a_bundle_do_in_another_family_what_they_did(tmp_path, name):
+    """`rooms` shows the robot alone, `ring_bandits` a goal behind it, as `moving_bandits` two."""
+    old = load_bundle(name)
+    family = "ring_bandits" if name == "rooms" else "moving_bandits"
+    new = taken(Path(name), family, tmp_path / "bundle")
+    assert new.manifest.skills == old.manifest.skills
+    assert new.manifest.family.name == family
+    rows = np.random.default_rng(0).normal(size=(100, len(new.interface.observation_names)))
+    names = new.interface.observation_names
+    places = [names.index(each) for each in old.interface.observation_names]
+    assert (len(places) < len(names)) == (name == "rooms")
+    rows = rows.astype(np.float32)
+    for one, other in zip(load_skills(old), load_skills(new), strict=True):
+        np.testing.assert_allclose(other(rows), one(rows[:, places]), atol=1e-6)
+    (origin, *_) = new.manifest.imported.values()
+    assert name in origin.source
+    assert origin.policy == old.skill_hashes()[0]
+    assert not new.manifest.masters
+
+
+def test_skills_that_were_imported_keep_their_origin(tmp_path):
+    first = imported(tmp_path).bundle
+    again = taken(first.source, "moving_bandits", tmp_path / "again")
+    assert again.manifest.imported == first.manifest.imported
+
+
+def test_what_the_skills_of_a_bundle_need_and_the_family_does_not_show_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"need term 'goals', which robot 'omni' does not have"):
+        taken(Path("moving_bandits"), "rooms", tmp_path / "bundle")
+    with pytest.raises(UserError, match=r"need term 'position'.* It has: .*joint_position"):
+        taken(Path("rooms"), "reach", tmp_path / "bundle", robot="arm")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_task_that_shows_more_than_a_bundle_observes_says_how_to_take_its_skills():
+    bundle, robot = load_bundle("rooms"), load_robot("omni")
+    family = make_family("ring_bandits")
+    with pytest.raises(UserError, match=r"shows goals, .*mlsh import-skill \S+ ring_bandits"):
+        check_family_fits(bundle, robot, family, TaskId("ring_bandits", None))

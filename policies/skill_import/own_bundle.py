@@ -1,0 +1,125 @@
+"""Skills of a bundle of this project, taken into a bundle for another task family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from policies.bundle.bundle import Bundle, pretrained_names
+from policies.bundle.manifest import Origin, sha256
+from policies.bundle.robot_compatibility import difference
+from policies.bundle.runtime import Network, load_skills
+from policies.skill_import.comparison import Skill
+from policies.skill_import.original import PolicyFile
+from policies.skill_import.reading import accepted
+from policies.skill_import.selection import Selection, SkillMapping
+from policies.skill_import.surgery import join
+from sim.errors import UserError, short
+from sim.interface import ActionTerm, Interface, ObservationTerm
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class OwnSkill:
+    """A skill as its bundle has it, the reference for the one that is made of it."""
+
+    network: Network
+
+    direction = ()
+
+    def __call__(self, rows: Float32) -> Float32:
+        """The actions (n, A) for observations (n, O) of the bundle."""
+        return self.network(rows)
+
+
+def skills_of(bundle: Bundle, interface: Interface) -> dict[str, Skill]:
+    """Returns the skills of a bundle for another interface of the same robot, by name.
+
+    A skill sees the elements that it was trained with, wherever they are in the other observation,
+    and none of the others.
+
+    Raises:
+        UserError: the other interface lacks a term of the bundle's, or has another one; it has
+            other actions.
+    """
+    mapping, networks = _mapping(bundle, interface), load_skills(bundle)
+    made = {}
+    for k, name in enumerate(bundle.manifest.skills):
+        path = bundle.source / bundle.manifest.skill_files[k]
+        model = accepted(onnx.load_from_string(bundle.skills[k]), path)
+        data = join(model, mapping, name, str(path))
+        digest = sha256(bundle.skills[k])
+        policy = PolicyFile(bundle.source, path, model, digest, OwnSkill(networks[k]))
+        origin = _origin(bundle, name, digest)
+        made[name] = Skill(policy, mapping, data, Network(data, name), origin)
+    return made
+
+
+def _origin(bundle: Bundle, skill: str, digest: str) -> Origin:
+    """Origin of a skill: what the bundle says of it, or the training of the bundle."""
+    manifest = bundle.manifest
+    if (known := manifest.imported.get(skill)) is not None:
+        return known
+    return Origin(
+        license="that of the bundle",
+        source=f"bundle {manifest.name}, {manifest.digest[:12]}: {manifest.provenance.command}",
+        policy=digest,
+        constants={},
+    )
+
+
+def _mapping(bundle: Bundle, interface: Interface) -> SkillMapping:
+    """The elements of the bundle's observation among those of the other interface."""
+    own = bundle.interface
+    _check_terms(bundle, interface)
+    places = {name: i for i, name in enumerate(interface.observation_names)}
+    index = np.array([places[name] for name in own.observation_names], np.int64)
+    return SkillMapping(
+        input=_plain(index),
+        output=_plain(np.arange(interface.action_size)),
+        output_clip=None,
+        width=len(interface.observation_names),
+    )
+
+
+def _plain(index: NDArray[np.int64]) -> Selection:
+    return Selection(index, np.ones(len(index)), np.zeros(len(index)))
+
+
+def _check_terms(bundle: Bundle, interface: Interface) -> None:
+    offered, own = _terms(interface), _terms(bundle.interface)
+    for name, term in own.items():
+        there = offered.get(name)
+        if there is None:
+            raise UserError(
+                f"{bundle.source}: its skills need term {name!r}, which robot "
+                f"{interface.robot!r} does not have with this task family. It has: "
+                f"{', '.join(offered)}"
+            )
+        if there != term:
+            key, wanted, given = difference(term, there) or ("", term, there)
+            raise UserError(
+                f"{bundle.source}: {name}{key} is {short(wanted, 100)} for its skills, and "
+                f"{short(given, 100)} for robot {interface.robot!r} with this task family"
+            )
+    for key in ("control_dt", "action_names", "computed"):
+        wanted, given = getattr(bundle.interface, key), getattr(interface, key)
+        if wanted != given:
+            raise UserError(
+                f"{bundle.source}: {key} is {short(wanted, 100)} for its skills, and "
+                f"{short(given, 100)} for robot {interface.robot!r}"
+            )
+
+
+def _terms(interface: Interface) -> dict[str, ObservationTerm | ActionTerm]:
+    return {t.name: t for t in interface.observation} | {t.name: t for t in interface.action}
+
+
+def is_bundle(given: Path) -> bool:
+    """True if what was given names a bundle; false: the file of a description."""
+    return given.is_dir() or given.suffix.lower() == ".zip" or str(given) in pretrained_names()
