@@ -120,6 +120,7 @@ setup(
         "console_scripts": [
             "mlsh = mlsh_ros.cli.main:main",
             "skill_node = mlsh_ros.nodes.skill_node:main",
+            "joystick_node = mlsh_ros.nodes.joystick_node:main",
             "master_node = mlsh_ros.nodes.master_node:main",
             "watchdog_node = mlsh_ros.nodes.watchdog_node:main",
             "sim_node = mlsh_ros.nodes.sim_node:main",

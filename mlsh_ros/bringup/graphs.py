@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlsh_ros.bringup.node_graph import BOOL, USE_SIM_TIME, Arg, Argument, Graph, NodeSpec
 from mlsh_ros.bringup.params import MODES
+from mlsh_ros.control.joystick import PROFILES
 
 SOON = 0.2  # s; master_node keeps nothing, and skill_node waits a few macro steps only
 
@@ -67,7 +68,8 @@ def _arguments(
         Argument(
             "use_respawn",
             "false",
-            "Start master_node, watchdog_node and skill_node again when they have ended.",
+            "Start master_node, watchdog_node, skill_node and joystick_node again when they have "
+            "ended.",
             BOOL,
         ),
         real_time_factor,
@@ -79,6 +81,19 @@ def _arguments(
         ),
         mode,
         watchdog,
+        Argument(
+            "joystick",
+            "false",
+            "Start joystick_node: the robot moves only while a button of the joystick is held.",
+            BOOL,
+        ),
+        Argument(
+            "joystick_profile",
+            "game_controller",
+            "Order of the joystick's buttons: that of game_controller_node of the package joy, or "
+            "of joy_node with such a pad.",
+            tuple(PROFILES),
+        ),
         *own,
     )
 
@@ -112,7 +127,12 @@ _SKILLS = NodeSpec(
         **_args("auto_arm", "watchdog"),
         "require_recorder": Arg("record"),
     },
+    # The silence of joystick_node is a fault.
+    switches={"estop": Arg("joystick")},
     respawn=True,
+)
+_JOYSTICK = NodeSpec(
+    "joystick_node", _args("bundle", "joystick_profile"), when=Arg("joystick"), respawn=True
 )
 
 
@@ -141,6 +161,7 @@ ROBOT = Graph(
         RECORDER,
         _master("bundle", "master", "greedy"),
         _WATCHDOG,
+        _JOYSTICK,
         _SKILLS,
     ),
 )
@@ -189,6 +210,7 @@ SIM = Graph(
         RECORDER,
         _master("bundle", "master", "greedy", "task"),
         _WATCHDOG,
+        _JOYSTICK,
         _SKILLS,
         NodeSpec(
             "sim_node",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mlsh_ros.control.clock import FASTEST
+from mlsh_ros.control.joystick import PROFILES
 from mlsh_ros.messages.fault_injection import INJECTIONS
 from sim.errors import UserError, unknown
 
@@ -293,12 +294,32 @@ RECORDER_NODE = (
     ),
 )
 
+JOYSTICK_NODE = (
+    replace(_BUNDLE, description="Bundle whose masters the joystick chooses from; empty: none."),
+    _AUTOSTART,
+    Param(
+        "joystick_profile",
+        "game_controller",
+        "Order of the buttons: game_controller is that of this node of the package joy, for every "
+        "pad that it knows; xbox and playstation are those of joy_node on Linux.",
+        choices=tuple(PROFILES),
+    ),
+    Param(
+        "joystick_max_age",
+        0.5,
+        "Seconds without a message of the joystick, after which it counts as lost.",
+        low=0.1,
+        high=2.0,
+    ),
+)
+
 NODES = {
     "skill_node": SKILL_NODE,
     "master_node": MASTER_NODE,
     "watchdog_node": WATCHDOG_NODE,
     "sim_node": SIM_NODE,
     "recorder_node": RECORDER_NODE,
+    "joystick_node": JOYSTICK_NODE,
 }
 
 

@@ -121,7 +121,7 @@ def test_the_page_of_topics_has_every_name_of_the_page_on_security():
     """tests/mlsh_ros/test_documented_graph.py compares that page with running nodes."""
     page = (DOCS / "reference" / "topics.md").read_text()
     rows = re.findall(r"^ *\| (\w+_node)[^|]*\|(.*)\|$", (DOCS / "security.md").read_text(), re.M)
-    assert len(rows) == 5
+    assert len(rows) == 6
     for node, cells in rows:
         cells = re.sub(r"\(omni: [^)]*\)", "", cells)
         for name in re.findall(r"`([^`]+)`", cells):

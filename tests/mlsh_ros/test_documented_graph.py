@@ -13,7 +13,14 @@ from tests.support.nodes import World, new_domain, wait_for
 pytestmark = [pytest.mark.ros, pytest.mark.realtime]
 
 ROOT = Path(__file__).parents[2]
-NODES = ("skill_node", "watchdog_node", "master_node", "sim_node", "recorder_node")
+NODES = (
+    "skill_node",
+    "watchdog_node",
+    "master_node",
+    "sim_node",
+    "recorder_node",
+    "joystick_node",
+)
 COMMANDS, SENSORS = {"cmd_vel"}, {"odom", "goals"}  # of omni on moving_bandits
 # What rclpy gives every node; both pages say so in words.
 EVERYONES = {"rosout", "parameter_events", "transition_event"}
@@ -49,6 +56,7 @@ def graph(request, bundle, tmp_path_factory):
         )
         world.start("watchdog_node", **time_too)
         world.start("sim_node", **time_too)
+        world.start("joystick_node", **time_too)
         world.start("master_node", **time_too)
         world.start("skill_node", **time_too)
         node = world.observer.node

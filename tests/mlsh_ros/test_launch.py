@@ -75,6 +75,12 @@ def test_every_parameter_and_argument_exists_is_used_and_described(graph):
     for node in graph.nodes:
         known = {param.name: param for param in NODES[node.executable]}
         assert set(node.parameters) <= set(known), f"{node.name} has no such parameter"
+        for name, switch in node.switches.items():
+            assert (known[name].default, arguments[switch.name].choices) == (
+                False,
+                ("true", "false"),
+            )
+            used.add(switch.name)
         for name, value in node.parameters.items():
             if not isinstance(value, Arg):
                 assert type(value) is type(known[name].default)
@@ -265,7 +271,7 @@ def test_a_world_in_a_namespace_has_its_own_clock_a_robot_has_not():
 def test_what_is_started_again_is_neither_the_world_nor_a_recording(graph):
     again = graph.resolve({"use_respawn": "true"})
     names = {node.name for node in graph.nodes if graph.respawns(node, again)}
-    assert names == {"master_node", "watchdog_node", "skill_node"}
+    assert names == {"master_node", "watchdog_node", "joystick_node", "skill_node"}
     assert not any(graph.respawns(node, graph.resolve({})) for node in graph.nodes)
 
 
