@@ -45,7 +45,8 @@ RECOMMENDABLE = (
     "regularization",
     "curriculum",
     "exploration",
-)  # sections that a family may say
+    "domain_randomization",
+)  # settings, or sections of them, that a family may say
 MOST = 10**12  # of anything that is counted
 Count = Annotated[Integer, Field(ge=1, le=MOST)]
 Natural = Annotated[Integer, Field(ge=0, le=MOST)]
@@ -258,8 +259,8 @@ class TrainConfig:
         for path, value in recommended_settings(family).items():
             if path.partition(".")[0] not in RECOMMENDABLE:
                 raise UserError(
-                    f"{where}: {short(path)} cannot be recommended by a family; settings of "
-                    f"{', '.join(RECOMMENDABLE)} are"
+                    f"{where}: {short(path)} cannot be recommended by a family. Valid: "
+                    f"{', '.join(RECOMMENDABLE)}"
                 )
             try:
                 section, leaf = self._place(data, path)

@@ -63,7 +63,7 @@ def find_symmetry(config: TrainConfig, robot: Robot, family: TaskFamily) -> Symm
     if robot.mirror is None:
         raise UserError(
             f"{where} {how}: robot {robot.name!r} states no mirror image; the key `mirror` of its "
-            "robot.yaml does"
+            f"robot.yaml does, or set {where} to none"
         )
     stated = isinstance(family, HasMirror)
     if how == "augmentation" and not stated:

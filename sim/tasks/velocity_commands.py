@@ -98,6 +98,7 @@ class VelocityCommands(HiddenTask):
     # before any of them walks. A robot that stands needs wide exploration and small costs to find
     # its first step, and little exploration at last, without which it has to walk. The probe would
     # take a skill that walks a little for one that nobody needs: standing earns nearly as much.
+    # Under the whole randomization from the first step on nobody finds a step: it grows.
     recommended: ClassVar[Mapping[str, Any]] = {
         "mlsh.skills": 5,
         "mlsh.decision_ticks": 50,
@@ -115,7 +116,10 @@ class VelocityCommands(HiddenTask):
         "exploration.std_until": 0.85,
         "curriculum.cost_scale": 0.2,
         "curriculum.cost_until": 0.5,
-        "network.privileged": ["base", "base_linear_velocity"],
+        "curriculum.randomization_until": 0.6,
+        "domain_randomization": True,
+        "regularization.symmetry": "augmentation",
+        "network.privileged": ["base", "base_linear_velocity", "sim_params"],
         "network.hidden": [128, 128],
         "network.hidden_from_skills": ["position", "orientation"],
         "network.hidden_from_masters": [n for n in HIDDEN_FROM_MASTERS if n != SEEN],

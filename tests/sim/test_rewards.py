@@ -164,7 +164,7 @@ def test_the_weights_that_ship_are_read_as_they_are_written():
     rewards, data = package.read_rewards(WALKING), read_mapping(WALKING)
     assert rewards.names == tuple(data)
     assert rewards_from(rewards.to_dict()) == rewards
-    assert rewards.best == 4.75
+    assert rewards.best == 5.75
     penalties = [
         e.weight for e in rewards.terms if not e.term.best and e.term.name != "feet_air_time"
     ]

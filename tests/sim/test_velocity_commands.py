@@ -147,8 +147,8 @@ def test_the_optimum_is_that_of_exact_tracking_and_one_command_for_all_is_worse(
     low = [family.estimate(task, DT)[0] for task in range(5)]
     ahead, back, turning = 1 + np.exp(-2.56), 1 + np.exp(-1.0), 1 + np.exp(-2.0)
     np.testing.assert_allclose(low, [100 * x for x in (ahead, back, turning, turning, 2)])
-    # Of the weights that ship, 1.0 is of the speed along a command to walk or to turn.
-    assert VelocityCommands(ticks=100).estimate(0, DT)[1] == pytest.approx(375)
+    # Of the weights that ship, 2.0 is of the speed along a command to walk, 1.0 of one to turn.
+    assert VelocityCommands(ticks=100).estimate(0, DT)[1] == pytest.approx(475)
     assert VelocityCommands(ticks=100).estimate(2, DT)[1] == pytest.approx(375)
     assert VelocityCommands(ticks=100).estimate(4, DT)[1] == pytest.approx(275)
     rewards = {**kernels, **fine, "speed_along_command": 10}
