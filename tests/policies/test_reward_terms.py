@@ -153,7 +153,7 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(more):
 
 def test_a_robot_without_feet_is_refused_before_a_folder_is_made(tmp_path):
     config = default_config("velocity_commands", "ant")
-    with pytest.raises(UserError, match=r"'ant' states no mirror image; .* or set regula.* to none"):
+    with pytest.raises(UserError, match=r"'ant' states no mirror image; .* to none$"):
         create_run(config, tmp_path / "run")
     config = config.with_values(["regularization.symmetry=none"])
     with pytest.raises(UserError, match=r"task family 'velocity_commands': reward term 'feet_"):
