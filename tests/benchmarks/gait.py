@@ -2,17 +2,21 @@
 
     python -m tests.benchmarks.gait RUN [--robots 64] [--seconds 20] [--randomized]
     python -m tests.benchmarks.gait RUN --set slope=0.3 --set step=0.08 --set bumps=0.05
+    python -m tests.benchmarks.gait RUN --model FILE.xml
+    python -m tests.benchmarks.gait RUN --sim-params harsh
     python -m tests.benchmarks.gait go2_walk
 
 RUN is a run folder of `velocity_commands`, or a bundle of skills for the Go2. Every skill walks
 under every command without exploration, and for each command the best one is shown. Means are from
 1 s on. `noise` is the return of the same skill with the exploration of its training. `--set`
-changes a parameter of the family.
+changes a parameter of the family. FILE.xml is another MJCF of a Go2, see
+`tests.benchmarks.other_go2`.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +37,7 @@ from sim.files.arrays import load_arrays
 from sim.interface import STRICT, Floats, ObservationMemory, ObservationTerm
 from sim.physics.robot_model import Robot, load_robot
 from sim.physics.signals import Signal
-from sim.randomization.schema import read_ranges
+from sim.randomization.schema import load_sim_params, read_ranges
 from sim.seeding import Stream, generator
 from sim.tasks.registry import make_family
 from sim.tasks.rewards.motion import length, on_ground
@@ -41,6 +45,7 @@ from sim.tasks.rewards.parts import RobotParts, signal_for
 from sim.tasks.velocity_commands import VelocityCommands
 from sim.tasks.walking_goals import goals_from_base
 from tests.benchmarks import one_line_errors
+from tests.benchmarks.other_go2 import adopt
 
 READ = ("foot_position", "foot_velocity", "foot_force", "joint_velocity", "joint_torque")
 PARTS = RobotParts(load_robot("go2"))
@@ -127,13 +132,21 @@ class Course:
         family: with the signals of `READ`.
         size: n.
         randomized: each episode draws from the robot's ranges.
+        sim_params: sim parameters by name or file; empty: none.
     """
 
     def __init__(
-        self, robot: Robot, family: VelocityCommands, size: int, randomized: bool
+        self,
+        robot: Robot,
+        family: VelocityCommands,
+        size: int,
+        *,
+        randomized: bool = False,
+        sim_params: str = "",
     ) -> None:
+        around = load_sim_params(sim_params, robot) if sim_params else None
         ranges = read_ranges(robot) if randomized else None
-        self.world = World(robot, family, size, domain_randomization=ranges)
+        self.world = World(robot, family, size, sim_params=around, domain_randomization=ranges)
         self.family, self.interface = family, self.world.interface
         self._limit = 23.5  # N m, of the Go2's servos
 
@@ -274,7 +287,8 @@ def of_bundle(name: str) -> tuple[Robot, VelocityCommands, Policy, list[str]]:
     def policy(seen: NDArray[np.float32], skill: int, noise: Floats | None) -> Floats:
         return skills[skill](seen).astype(np.float64)
 
-    parameters = dict(own.parameters) if kind is Measured else {"commands": 7}
+    commands = 7 if len(skills) > 5 else 5
+    parameters = dict(own.parameters) if kind is Measured else {"commands": commands}
     return load_robot("go2"), kind(**parameters), policy, list(bundle.manifest.skills)
 
 
@@ -288,6 +302,8 @@ def main() -> None:
     parser.add_argument("--robots", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--randomized", action="store_true")
+    parser.add_argument("--model", type=Path, metavar="FILE.xml")
+    parser.add_argument("--sim-params", default="", metavar="NAME")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     given = parser.parse_args()
     if given.robots < 1 or given.seconds <= VelocityCommands().settling:
@@ -302,8 +318,13 @@ def main() -> None:
             raise unknown("parameter", name, values)
         values[name] = type(values[name])(float(value))
     family = type(family)(**values)
-    course = Course(robot, family, given.robots, given.randomized)
     print(HEAD, flush=True)
+    with tempfile.TemporaryDirectory(prefix="mlsh_gait_") as scratch:
+        if given.model is not None:
+            robot = adopt(given.model, Path(scratch) / "other")
+        course = Course(
+            robot, family, given.robots, randomized=given.randomized, sim_params=given.sim_params
+        )
     for task, command in enumerate(family.tasks):
         walked = [course.walk(policy, k, task) for k in range(len(names))]
         best = int(np.argmax([gait.returns for gait in walked]))
