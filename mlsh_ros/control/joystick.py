@@ -7,6 +7,7 @@ is requested.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -84,6 +85,7 @@ class Joystick:
         self._buttons, self._max_age = buttons, max_age
         self._pressed: dict[str, bool] = {}  # by the newest message; empty: there is none
         self._heard = 0.0  # s, when it came
+        self._looked = -math.inf  # s, when the time was last looked at
         self._released = False  # the dead-man's switch has been seen released since it came back
         self._since: float | None = None  # s, since when a robot that moves is not permitted to
         self._asked = 0.0  # s, when it was last asked to stop
@@ -106,8 +108,9 @@ class Joystick:
                 raise UserError(f"button {number} is {pressed[number]}; valid: 0, 1")
         new = {name: bool(pressed[number]) for name, number in named.items()}
         # What was pressed while nobody heard is no press: a driver may repeat old buttons after
-        # the pad has come back.
-        old = {} if self.lost(now) else self._pressed
+        # the pad has come back, and a process that stood still is given old messages.
+        unheard = self.lost(now) or now - self._looked > self._max_age
+        old = {} if unheard else self._pressed
         self._released = (self._released and bool(old)) or not new["hold"]
         self._pressed, self._heard = new, now
         begun = [name for name in new if new[name] and old and not old[name]]
@@ -144,6 +147,7 @@ class Joystick:
             now: s.
             state: of skill_node; None: not known.
         """
+        self._looked = now
         if self.lost(now):
             self._pressed, self._released = {}, False
         if state is not State.RUNNING or (self.holds and not self._latched):

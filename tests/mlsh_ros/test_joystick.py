@@ -25,9 +25,16 @@ def pressed(*names, buttons=PAD, size=21):
     return [int(i in numbers) for i in range(size)]
 
 
+def made(buttons=PAD, at=0.0):
+    """A joystick that is looked at from now on."""
+    joystick = Joystick(buttons, MAX_AGE)
+    joystick.look(at, None)
+    return joystick
+
+
 def held(at=0.0):
     """A joystick whose dead-man's switch has just been pressed."""
-    joystick = Joystick(PAD, MAX_AGE)
+    joystick = made(at=at)
     joystick.hear(pressed(), at)
     joystick.hear(pressed("hold"), at)
     assert joystick.holds
@@ -37,11 +44,12 @@ def held(at=0.0):
 @profiles
 def test_each_button_asks_once_for_what_it_is_named_for(profile):
     buttons = PROFILES[profile]
-    joystick = Joystick(buttons, MAX_AGE)
+    joystick = made(buttons)
     joystick.hear(pressed(buttons=buttons), 0.0)
     joystick.hear(pressed("hold", buttons=buttons), 0.1)
     for i, name in enumerate([*SERVICES, "next_master"]):
         now = 0.2 + i / 10
+        joystick.look(now, State.READY)
         both = pressed("hold", name, buttons=buttons)
         assert joystick.hear(both, now).requests == (name,)
         assert joystick.hear(both, now + 0.02).requests == ()  # it is still pressed
@@ -50,7 +58,7 @@ def test_each_button_asks_once_for_what_it_is_named_for(profile):
 
 
 def test_start_needs_the_dead_mans_switch():
-    joystick = Joystick(PAD, MAX_AGE)
+    joystick = made()
     joystick.hear(pressed(), 0.0)
     asked = joystick.hear(pressed("start"), 0.1)
     assert asked.requests == ()
@@ -106,7 +114,7 @@ def test_a_silent_joystick_requests_the_emergency_stop_until_it_is_back():
 def test_a_driver_that_repeats_the_old_buttons_of_a_pad_that_comes_back_holds_nothing():
     """game_controller_node keeps them; only what is pressed after that counts."""
     joystick = held()
-    joystick.look(2.0, State.STOPPING)
+    joystick.look(3.0, State.STOPPING)
     assert joystick.hear(pressed("hold", "start", "arm"), 3.0).requests == ()
     assert not joystick.holds
     joystick.hear(pressed("hold"), 3.1)
@@ -115,6 +123,18 @@ def test_a_driver_that_repeats_the_old_buttons_of_a_pad_that_comes_back_holds_no
     joystick.hear(pressed("hold"), 3.3)
     assert joystick.holds
     assert joystick.hear(pressed("hold", "start"), 3.4).requests == ("start",)
+
+
+def test_messages_that_waited_while_the_process_stood_still_ask_for_nothing():
+    joystick = held()
+    joystick.look(0.1, State.READY)
+    for waited in (pressed(), pressed("hold"), pressed("hold", "arm"), pressed("hold", "start")):
+        assert joystick.hear(waited, 5.0).requests == ()
+    assert not joystick.holds
+    joystick.look(5.1, State.READY)
+    joystick.hear(pressed("hold"), 5.1)
+    assert not joystick.holds  # it has to be seen released again
+    assert joystick.hear(pressed("hold", "start"), 5.2).requests == ()
 
 
 def test_the_emergency_stop_holds_after_its_release():
@@ -135,11 +155,11 @@ def test_whatever_is_pressed_nothing_moves_without_the_switch_and_nothing_moves_
     rng, moments = random.Random(0), 0
     names = [*PAD.by_name]
     for _ in range(300):
-        joystick, now, since, seen_released = Joystick(PAD, MAX_AGE), 0.0, None, False
-        heard = None
+        joystick, now, since, seen_released = made(), 0.0, None, False
+        heard, looked = None, 0.0
         for _ in range(60):
             now += rng.choice([LOOK, LOOK, LOOK, 0.2, 0.7])
-            gone = heard is None or now - heard > MAX_AGE
+            gone = heard is None or now - heard > MAX_AGE or now - looked > MAX_AGE
             state = rng.choice([State.RUNNING, State.RUNNING, State.READY])
             if rng.random() < 0.7:
                 down = {name for name in names if rng.random() < (0.7 if name == "hold" else 0.1)}
@@ -151,7 +171,7 @@ def test_whatever_is_pressed_nothing_moves_without_the_switch_and_nothing_moves_
                 assert joystick.holds == permitted
             elif gone:
                 seen_released = False
-            asked = joystick.look(now, state)
+            asked, looked = joystick.look(now, state), now
             may = joystick.holds and not gone and not joystick.stop_requested(now)
             if state is not State.RUNNING or may:
                 since = None
