@@ -127,8 +127,8 @@ _SKILLS = NodeSpec(
         **_args("auto_arm", "watchdog"),
         "require_recorder": Arg("record"),
     },
-    # The silence of joystick_node is a fault.
-    switches={"estop": Arg("joystick")},
+    # The silence of joystick_node is a fault, and a person starts.
+    if_true={Arg("joystick"): {"estop": True, "auto_arm": False}},
     respawn=True,
 )
 _JOYSTICK = NodeSpec(

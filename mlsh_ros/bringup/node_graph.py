@@ -54,8 +54,8 @@ class NodeSpec:
 
     executable: str
     parameters: Mapping[str, Arg] = field(default_factory=dict)
-    # Parameters that are true if an argument is, and otherwise what a parameter file says.
-    switches: Mapping[str, Arg] = field(default_factory=dict)
+    # Parameters that have these values if an argument is true, whatever else is given.
+    if_true: Mapping[Arg, Mapping[str, Value]] = field(default_factory=dict)
     when: Arg | None = None  # started only if this argument is true
     respawn: bool = False  # started again if it dies and the user wants that
     respawn_delay: float = RESPAWN  # s
@@ -134,7 +134,7 @@ class Graph:
             for node in self.enabled_nodes(values)
         }
         for node in self.enabled_nodes(values):
-            typed[node.name].update(_switched_on(node, values))
+            typed[node.name].update(_implied(node, values))
         if values[USE_SIM_TIME] == "true" or factor != 1:
             for parameters in typed.values():
                 parameters[USE_SIM_TIME] = True
@@ -179,7 +179,7 @@ class Graph:
             for node in self.nodes
         }
         for node in self.nodes:
-            fixed[node.name].update(_switched_on(node, values))
+            fixed[node.name].update(_implied(node, values))
         if values["robot"]:
             fixed["skill_node"]["robot"] = values["robot"]
         if _real_time_factor(values) != 1:
@@ -188,8 +188,9 @@ class Graph:
         return fixed
 
 
-def _switched_on(node: NodeSpec, values: Mapping[str, str]) -> dict[str, Value]:
-    return {name: True for name, arg in node.switches.items() if values[arg.name] == "true"}
+def _implied(node: NodeSpec, values: Mapping[str, str]) -> dict[str, Value]:
+    true = [implied for arg, implied in node.if_true.items() if values[arg.name] == "true"]
+    return {name: value for implied in true for name, value in implied.items()}
 
 
 def _param(node: str, name: str) -> Param:

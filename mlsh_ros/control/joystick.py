@@ -16,6 +16,7 @@ from sim.errors import UserError
 
 AGAIN = 0.1  # s between two requests to stop
 UNSTOPPED = 0.5  # s after the release in which the robot has to begin to stop
+STARTS = 4.0  # s after a request to start, in which skill_node may still begin
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,11 @@ class Joystick:
         self._pressed: dict[str, bool] = {}  # by the newest message; empty: there is none
         self._heard = 0.0  # s, when it came
         self._looked = -math.inf  # s, when the time was last looked at
+        self._deaf_until = -math.inf  # s; what comes until then may have waited before it
+        self._started = -math.inf  # s, when a start was last asked for
         self._released = False  # the dead-man's switch has been seen released since it came back
         self._since: float | None = None  # s, since when a robot that moves is not permitted to
-        self._asked = 0.0  # s, when it was last asked to stop
+        self._asked = -math.inf  # s, when it was last asked to stop
         self._latched = ""  # why the emergency stop holds; empty: it does not
 
     def hear(self, pressed: Sequence[int], now: float) -> Asked:
@@ -109,17 +112,25 @@ class Joystick:
         new = {name: bool(pressed[number]) for name, number in named.items()}
         # What was pressed while nobody heard is no press: a driver may repeat old buttons after
         # the pad has come back, and a process that stood still is given old messages.
-        unheard = self.lost(now) or now - self._looked > self._max_age
+        paused = self._paused(now)
+        unheard = self.lost(now) or paused or now < self._deaf_until
         old = {} if unheard else self._pressed
         self._released = (self._released and bool(old)) or not new["hold"]
         self._pressed, self._heard = new, now
-        begun = [name for name in new if new[name] and old and not old[name]]
-        return self._on_begun(begun)
-
-    def _on_begun(self, begun: Sequence[str]) -> Asked:
-        requests, notes = [], []
-        if "emergency_stop" in begun:
+        if new["emergency_stop"]:  # whenever it was pressed
             self._latched = "its emergency stop is pressed"
+        begun = [name for name in new if new[name] and old and not old[name]]
+        return self._on_begun(begun, now)
+
+    def _paused(self, now: float) -> bool:
+        """True if this process stood still until now; what comes in the next moments is old."""
+        paused = now - self._looked > self._max_age
+        if paused and self._looked > -math.inf:
+            self._deaf_until = now + self._max_age
+        return paused
+
+    def _on_begun(self, begun: Sequence[str], now: float) -> Asked:
+        requests, notes = [], []
         for name in begun:
             if name == "start" and not self.holds:
                 notes.append(f"start: hold button {self._buttons.hold} while you press it")
@@ -128,6 +139,8 @@ class Joystick:
             elif name in SERVICES or name == "next_master":
                 if name == "reset":
                     self._latched = ""
+                if name == "start":
+                    self._started = now
                 requests.append(name)
         return Asked(tuple(requests), tuple(notes))
 
@@ -147,17 +160,26 @@ class Joystick:
             now: s.
             state: of skill_node; None: not known.
         """
+        self._paused(now)
         self._looked = now
         if self.lost(now):
             self._pressed, self._released = {}, False
-        if state is not State.RUNNING or (self.holds and not self._latched):
+        permitted = self.holds and not self._latched
+        if state is State.READY and not permitted and now - self._started < STARTS:
+            self._since = None
+            return self._stop(now, -math.inf)  # the request may still be served
+        if state is not State.RUNNING or permitted:
             self._since = None
             return Asked()
         if self._since is None:
             self._since = now
         if now - self._since > UNSTOPPED:
             self._latched = self._latched or "the robot does not stop"
-        if self._asked + AGAIN > now and self._asked >= self._since:
+        return self._stop(now, self._since)
+
+    def _stop(self, now: float, since: float) -> Asked:
+        """Ask to stop, not too often, and at once if that was not asked `since`, s."""
+        if now < self._asked + AGAIN and self._asked >= since:
             return Asked()
         self._asked = now
         return Asked(("stop",))

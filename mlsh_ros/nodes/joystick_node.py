@@ -35,6 +35,7 @@ PRESSES = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
 LOOK = 0.02  # s between two looks at the time
 WORD = 0.05  # s between two words of the emergency stop
 HEARD = 0.3  # s after which those who listen know that the emergency stop is released
+OVERDUE = 1.0  # s after which nobody expects a reset any more
 
 
 class JoystickNode(CoreNode):
@@ -88,7 +89,7 @@ class JoystickNode(CoreNode):
         """Say nothing any more: skill_node stops a robot that moves."""
         for timer in self._own_timers:
             self.destroy_timer(timer)
-        self._own_timers = []
+        self._own_timers, self._reset_at = [], 0.0
 
     def _described(self) -> str:
         buttons = PROFILES[str(self.values["joystick_profile"])].by_name
@@ -98,7 +99,10 @@ class JoystickNode(CoreNode):
 
     def _on_joy(self, message: Any) -> None:
         if self.publisher_count(TOPIC) > 1:
-            raise MessageError(f"{TOPIC}: several nodes publish it; end all but one")
+            raise MessageError(
+                f"{self.resolve_topic_name(TOPIC)}: several nodes publish it; end all but one (a "
+                "killed one is known for up to 20 s)"
+            )
         try:
             asked = self.joystick.hear(message.buttons, steady_time())
         except UserError as error:
@@ -122,15 +126,19 @@ class JoystickNode(CoreNode):
         now = steady_time()
         self._follow(self.joystick.look(now, self._driver))
         if self._reset_at and now >= self._reset_at:
+            expected = now < self._reset_at + OVERDUE
             self._reset_at = 0.0
-            self._ask(self._own["reset"], "reset")
+            if expected:
+                self._ask(self._own["reset"], "reset")
 
     def _tell(self) -> None:
         why = self.joystick.stop_requested(steady_time())
         if why != self._said:
             self._said = why
             log = self.get_logger()
-            (log.warning if why else log.info)(f"stop: {why}" if why else "no stop is requested")
+            place = f" ({self.resolve_topic_name(TOPIC)})" if why else ""
+            told = f"stop: {why}{place}" if why else "no stop is requested"
+            (log.warning if why else log.info)(told)
         self._stops.publish(Bool(data=bool(why)))
 
     def _follow(self, asked: Asked) -> None:
@@ -170,13 +178,16 @@ class JoystickNode(CoreNode):
         future.add_done_callback(partial(self._on_answer, what))
 
     def _on_answer(self, what: str, future: Any) -> None:
-        answer = future.result()
+        if (answer := future.result()) is None:
+            return  # the client was destroyed
         results = getattr(answer, "results", None)
         done = answer.success if results is None else all(each.successful for each in results)
         said = answer.message if results is None else "; ".join(each.reason for each in results)
         log = self.get_logger()
         if done:
             log.info(f"{what}: {said or 'done'}")
+        elif what == "stop" and self._driver is not State.RUNNING:
+            log.debug(f"{what}: {said}")  # of a robot that was only about to start
         else:
             log.warning(f"{what}: {said}")
 

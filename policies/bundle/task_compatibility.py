@@ -135,11 +135,13 @@ def check_family_fits(bundle: Bundle, robot: Robot, family: TaskFamily, task: Ta
                 f"bundle {bundle.label} was trained with: {name}{key} is "
                 f"{short(own, 100)} in the bundle and {short(here, 100)} there"
             )
-    if more := [name for name in theirs if name not in _terms(wanted)]:
+    seen = [term.name for term in wanted.observation]
+    more = [term.name for term in offered.observation if term.name not in seen]
+    if more and offered.action == wanted.action:
         raise UserError(
             f"task {str(task)!r} on robot {robot.name!r} shows {', '.join(more)}, which bundle "
             f"{bundle.label} does not observe; mlsh import-skill {bundle.source} {family.name} "
-            "makes a bundle of its skills whose masters do"
+            f"--robot {robot.name} -o FOLDER makes a bundle of its skills whose masters do"
         )
     key, own, here = difference(wanted, offered) or ("", wanted, offered)
     raise UserError(

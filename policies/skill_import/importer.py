@@ -117,7 +117,9 @@ def import_skills(
     )
     check_scorable(robot.interface, family)
     config = _config(plain, family, len(skills), decision_ticks, decision_lead)
-    limits = read_skill_limits(skill_limits, [*skills], interface) if skill_limits else {}
+    kept = [each.manifest.skill_limits for each in bundles.values()]
+    limits = {skill: limit for each in kept for skill, limit in each.items()}
+    limits |= read_skill_limits(skill_limits, [*skills], interface) if skill_limits else {}
     tried = []
     for skill, each in skills.items():
         file = each.policy.path.name
@@ -181,7 +183,7 @@ def _together(given: Iterable[Mapping[str, Skill]]) -> dict[str, Skill]:
             if name in made:
                 raise UserError(
                     f"{skill.policy.file}: a skill {name!r} is in {made[name].policy.file} too; "
-                    "give one of them another name"
+                    "give one of them another name (in a description; those of a bundle are fixed)"
                 )
             made[name] = skill
             every = sum(len(each.data) for each in made.values())

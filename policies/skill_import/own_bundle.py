@@ -65,9 +65,12 @@ def _origin(bundle: Bundle, skill: str, digest: str) -> Origin:
     manifest = bundle.manifest
     if (known := manifest.imported.get(skill)) is not None:
         return known
+    derived = manifest.derived.get(skill)
+    trained = manifest.provenance if derived is None else derived.provenance
+    parent = "" if derived is None else f", from {derived.skill}"
     return Origin(
         license="that of the bundle",
-        source=f"bundle {manifest.name}, {manifest.digest[:12]}: {manifest.provenance.command}",
+        source=f"bundle {manifest.name}, {manifest.digest[:12]}{parent}: {trained.command}",
         policy=digest,
         constants={},
     )
@@ -93,19 +96,19 @@ def _plain(index: NDArray[np.int64]) -> Selection:
 
 def _check_terms(bundle: Bundle, interface: Interface) -> None:
     offered, own = _terms(interface), _terms(bundle.interface)
-    for name, term in own.items():
-        there = offered.get(name)
+    for (kind, name), term in own.items():
+        there = offered.get((kind, name))
         if there is None:
             raise UserError(
-                f"{bundle.source}: its skills need term {name!r}, which robot "
+                f"{bundle.source}: its skills need {kind} term {name!r}, which robot "
                 f"{interface.robot!r} does not have with this task family. It has: "
-                f"{', '.join(offered)}"
+                f"{', '.join(other for what, other in offered if what == kind)}"
             )
         if there != term:
             key, wanted, given = difference(term, there) or ("", term, there)
             raise UserError(
-                f"{bundle.source}: {name}{key} is {short(wanted, 100)} for its skills, and "
-                f"{short(given, 100)} for robot {interface.robot!r} with this task family"
+                f"{bundle.source}: {kind} term {name}{key} is {short(wanted, 100)} for its "
+                f"skills, and {short(given, 100)} for robot {interface.robot!r} with this family"
             )
     for key in ("control_dt", "action_names", "computed"):
         wanted, given = getattr(bundle.interface, key), getattr(interface, key)
@@ -116,8 +119,10 @@ def _check_terms(bundle: Bundle, interface: Interface) -> None:
             )
 
 
-def _terms(interface: Interface) -> dict[str, ObservationTerm | ActionTerm]:
-    return {t.name: t for t in interface.observation} | {t.name: t for t in interface.action}
+def _terms(interface: Interface) -> dict[tuple[str, str], ObservationTerm | ActionTerm]:
+    """Terms by kind and name: an observation and an action may have the same name."""
+    seen = {("observation", term.name): term for term in interface.observation}
+    return seen | {("action", term.name): term for term in interface.action}
 
 
 def is_bundle(given: Path) -> bool:

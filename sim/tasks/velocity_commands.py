@@ -296,13 +296,13 @@ class VelocityCommands(HiddenTask):
         """Reward of a tick in which a robot does one command and is told another."""
         error = (done - told)[None]
         told_speed = float(told[:2] @ told[:2])
-        along = float(np.clip(done[:2] @ told[:2] / told_speed, -1, 1)) if told_speed else 0.0
-        turn = float(np.clip(done[2] / told[2], -1, 1)) if told[2] else 0.0
+        along = float(done[:2] @ told[:2] / told_speed) if told_speed else 0.0
+        turn = float(done[2] / told[2]) if told[2] else 0.0
         earned: dict[Callable[..., Floats], Callable[..., float]] = {
             track_velocity: lambda **p: float(kernel(error[:, :2], **p)[0]),
             track_yaw_rate: lambda **p: float(kernel(error[:, 2:], **p)[0]),
-            speed_along_command: lambda: along,
-            turn_along_command: lambda: turn,
+            speed_along_command: lambda enough: float(np.clip(along / enough, -1, 1)),
+            turn_along_command: lambda enough: float(np.clip(turn / enough, -1, 1)),
         }
         return sum(
             each.weight * earned[each.term.function](**dict(each.parameters))

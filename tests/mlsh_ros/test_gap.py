@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from mlsh_ros.messages.topics import APPLIED_COMMAND, OUTCOME, TRACE
+from mlsh_ros.sim2real.data.physics_steps import share_lost, slower
 from mlsh_ros.sim2real.data.simulated_time import simulated_time
 from mlsh_ros.sim2real.data.window_plan import plan_for
 from mlsh_ros.sim2real.data.windows import make_windows
@@ -227,6 +228,22 @@ def test_steps_that_a_recorder_lost_are_counted(moving):
     assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
     assert [f.kind for f in gap.findings] == ["lost"]
     assert gap.findings[0].value == pytest.approx(1 / 7, abs=0.01)
+
+
+def test_what_a_simulator_sends_is_counted_where_it_can_be(moving):
+    """Not across one that is started again, and not on a topic without stamps."""
+    signals = Robot(moving, seed=5, simulator=True).drive("goal-1", sessions=3).signals()
+    (stream, *_) = [each for each in signals.streams if "position" in each.fields]
+    assert share_lost(signals, stream) == pytest.approx(0.0, abs=0.02)
+    third = replace(stream, moment=stream.moment[np.arange(len(stream.moment)) % 3 > 0])
+    assert share_lost(signals, third) == pytest.approx(1 / 3, abs=0.02)
+    again = len(signals.applied_step) // 2
+    steps = signals.applied_step.copy()
+    steps[again:] -= steps[again]
+    restarted = replace(signals, applied_step=steps)
+    assert share_lost(restarted, third) == pytest.approx(1 / 3, abs=0.02)
+    assert slower(restarted) == slower(signals) == []
+    assert share_lost(signals, replace(stream, moment=0 * stream.moment)) is None
 
 
 @pytest.mark.parametrize("lost", [0, 40, -1])

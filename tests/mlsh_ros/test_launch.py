@@ -75,12 +75,10 @@ def test_every_parameter_and_argument_exists_is_used_and_described(graph):
     for node in graph.nodes:
         known = {param.name: param for param in NODES[node.executable]}
         assert set(node.parameters) <= set(known), f"{node.name} has no such parameter"
-        for name, switch in node.switches.items():
-            assert (known[name].default, arguments[switch.name].choices) == (
-                False,
-                ("true", "false"),
-            )
-            used.add(switch.name)
+        for arg, implied in node.if_true.items():
+            assert arguments[arg.name].choices == ("true", "false")
+            assert all(type(known[name].default) is type(value) for name, value in implied.items())
+            used.add(arg.name)
         for name, value in node.parameters.items():
             if not isinstance(value, Arg):
                 assert type(value) is type(known[name].default)

@@ -14,9 +14,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from policies.bundle.bundle import load_bundle
+from policies.bundle.bundle import load_bundle, write_bundle
 from policies.bundle.held import Elements
 from policies.bundle.imported_graph import check_imported
+from policies.bundle.manifest import MANIFEST
 from policies.bundle.runtime import Network, load_skills
 from policies.bundle.task_compatibility import check_family_fits
 from policies.mlsh.presets import default_config
@@ -24,6 +25,7 @@ from policies.skill_import import importer
 from policies.skill_import.description import read_description
 from policies.skill_import.importer import import_skills
 from policies.skill_import.mapping import make_mapping
+from policies.skill_import.own_bundle import skills_of
 from policies.skill_import.reading import read_policy, sizes
 from policies.skill_import.selection import Selection, SkillMapping
 from policies.skill_import.surgery import join
@@ -558,6 +560,31 @@ def test_skills_of_a_bundle_do_in_another_family_what_they_did(tmp_path, name):
     assert not new.manifest.masters
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("observation", "joint_position"), ("action", "joint_position"), ("observation", "tilt")],
+)
+def test_a_term_that_differs_is_named_whichever_else_has_its_name(kind, name):
+    """A Go2 observes joint positions and commands them."""
+    bundle = load_bundle("go2_walk")
+    terms = getattr(bundle.interface, kind)
+    key = "scale" if kind == "observation" else "rate_limit"
+    changed = [replace(t, **{key: 0.1}) if t.name == name else t for t in terms]
+    other = replace(bundle.interface, **{kind: tuple(changed)})
+    with pytest.raises(UserError, match=rf"{kind} term {name}\.{key}.* for its skills, and"):
+        skills_of(bundle, other)
+
+
+def test_limits_of_single_skills_are_taken_with_them(tmp_path):
+    old = load_bundle("rooms")
+    limits = {old.manifest.skills[1]: {"velocity": (-0.4, 0.4)}}
+    files = {name: data for name, data in old.files.items() if name != MANIFEST}
+    manifest = replace(old.manifest, skill_limits=limits)
+    limited = write_bundle(manifest, files, tmp_path / "limited")
+    new = taken(limited.source, "ring_bandits", tmp_path / "bundle")
+    assert new.manifest.skill_limits == limits
+
+
 def test_skills_that_were_imported_keep_their_origin(tmp_path):
     first = imported(tmp_path).bundle
     again = taken(first.source, "moving_bandits", tmp_path / "again")
@@ -565,9 +592,9 @@ def test_skills_that_were_imported_keep_their_origin(tmp_path):
 
 
 def test_what_the_skills_of_a_bundle_need_and_the_family_does_not_show_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"need term 'goals', which robot 'omni' does not have"):
+    with pytest.raises(UserError, match=r"need observation term 'goals', which robot 'omni' does"):
         taken(Path("moving_bandits"), "rooms", tmp_path / "bundle")
-    with pytest.raises(UserError, match=r"need term 'position'.* It has: .*joint_position"):
+    with pytest.raises(UserError, match=r"observation term 'position'.* It has: .*joint_position"):
         taken(Path("rooms"), "reach", tmp_path / "bundle", robot="arm")
     assert not (tmp_path / "bundle").exists()
 
@@ -575,5 +602,6 @@ def test_what_the_skills_of_a_bundle_need_and_the_family_does_not_show_is_named(
 def test_a_task_that_shows_more_than_a_bundle_observes_says_how_to_take_its_skills():
     bundle, robot = load_bundle("rooms"), load_robot("omni")
     family = make_family("ring_bandits")
-    with pytest.raises(UserError, match=r"shows goals, .*mlsh import-skill \S+ ring_bandits"):
+    said = r"shows goals, .*mlsh import-skill \S+ ring_bandits --robot omni -o FOLDER"
+    with pytest.raises(UserError, match=said):
         check_family_fits(bundle, robot, family, TaskId("ring_bandits", None))

@@ -47,6 +47,7 @@ def swung(last_air, landed, last_stance=(0, 0)):
 
 
 # A robot that moves along y of the world at 0.5 m/s, up at 0.2, with its heading along y.
+TURNING = {"base_rates": (0, 0, 0.6)}
 AHEAD = {"base_orientation": TURNED, "base_velocity": (0, 0.5, 0.2)}
 TOUCHING = (0, 0, 90, 0, 0, 0)  # N: the first of two feet stands
 CASES = [
@@ -54,17 +55,44 @@ CASES = [
     ("track_velocity", {"sigma": 0.25}, {"command": (0.8, 0, 0), **AHEAD}, np.exp(-0.36)),
     ("track_velocity", {"sigma": 0.25}, {"command": (0.5, 0, 9), **AHEAD}, 1.0),
     # 0.5 of 0.8 m/s ahead; the whole of 0.25; back, or aside: the speed across counts nothing.
-    ("speed_along_command", {}, {"command": (0.8, 0, 0), **AHEAD}, 0.625),
-    ("speed_along_command", {}, {"command": (0.25, 0, 0), **AHEAD}, 1.0),
-    ("speed_along_command", {}, {"command": (-0.8, 0, 0), **AHEAD}, -0.625),
-    ("speed_along_command", {}, {"command": (-0.25, 0, 0), **AHEAD}, -1.0),
-    ("speed_along_command", {}, {"command": (0, 0.3, 0), **AHEAD}, 0.0),
-    ("speed_along_command", {}, {"command": (0, 0, 1), **AHEAD}, 0.0),
+    ("speed_along_command", {"enough": 1}, {"command": (0.8, 0, 0), **AHEAD}, 0.625),
+    ("speed_along_command", {"enough": 0.8}, {"command": (0.8, 0, 0), **AHEAD}, 0.78125),
+    ("speed_along_command", {"enough": 0.5}, {"command": (0.25, 0, 0), **AHEAD}, 1.0),
+    ("speed_along_command", {"enough": 1}, {"command": (-0.8, 0, 0), **AHEAD}, -0.625),
+    ("speed_along_command", {"enough": 0.5}, {"command": (-0.25, 0, 0), **AHEAD}, -1.0),
+    ("speed_along_command", {"enough": 0.5}, {"command": (0, 0.3, 0), **AHEAD}, 0.0),
+    ("speed_along_command", {"enough": 0.5}, {"command": (0, 0, 1), **AHEAD}, 0.0),
     # 0.6 rad/s counter-clockwise of 0.8; of 0.5; clockwise.
-    ("turn_along_command", {}, {"command": (0, 0, 0.8), "base_rates": (0, 0, 0.6)}, 0.75),
-    ("turn_along_command", {}, {"command": (0, 0, 0.5), "base_rates": (0, 0, 0.6)}, 1.0),
-    ("turn_along_command", {}, {"command": (0, 0, -0.8), "base_rates": (0, 0, 0.6)}, -0.75),
-    ("turn_along_command", {}, {"command": (0.8, 0, 0), "base_rates": (0, 0, 0.6)}, 0.0),
+    (
+        "turn_along_command",
+        {"enough": 1},
+        {"command": (0, 0, 0.8), **TURNING},
+        0.75,
+    ),
+    (
+        "turn_along_command",
+        {"enough": 0.9},
+        {"command": (0, 0, 0.8), **TURNING},
+        5 / 6,
+    ),
+    (
+        "turn_along_command",
+        {"enough": 0.7},
+        {"command": (0, 0, 0.5), **TURNING},
+        1.0,
+    ),
+    (
+        "turn_along_command",
+        {"enough": 1},
+        {"command": (0, 0, -0.8), **TURNING},
+        -0.75,
+    ),
+    (
+        "turn_along_command",
+        {"enough": 0.7},
+        {"command": (0.8, 0, 0), **TURNING},
+        0.0,
+    ),
     # 0.5 ahead, 0.3 to the left are told: the error is to the left.
     ("track_velocity", {"sigma": 0.5}, {"command": (0.5, 0.3, 0), **AHEAD}, np.exp(-0.18)),
     (

@@ -151,7 +151,7 @@ def test_the_optimum_is_that_of_exact_tracking_and_one_command_for_all_is_worse(
     assert VelocityCommands(ticks=100).estimate(0, DT)[1] == pytest.approx(475)
     assert VelocityCommands(ticks=100).estimate(2, DT)[1] == pytest.approx(375)
     assert VelocityCommands(ticks=100).estimate(4, DT)[1] == pytest.approx(275)
-    rewards = {**kernels, **fine, "speed_along_command": 10}
+    rewards = {**kernels, **fine, "speed_along_command": {"weight": 10, "enough": 1}}
     paid = make_family("velocity_commands", {"ticks": 100, "rewards": rewards})
     assert paid.estimate(1, DT)[1] == pytest.approx(200 + 1000)
 

@@ -58,14 +58,15 @@ def _shared(gaps: Ints, steps: int) -> Ints:
 def share_lost(signals: Signals, stream: SignalStream) -> float | None:
     """Share of the messages of a topic that a simulator in real time sent but are not recorded.
 
-    None if it does not say how many there were.
+    None if it does not say how many there were, or the messages of the topic have no stamps.
     """
     moment, step = signals.applied_moment, signals.applied_step
-    if len(moment) < 2 or (np.diff(moment) < 0).any():
+    if len(moment) < 2 or (np.diff(moment) < 0).any() or not (stream.moment > 0).all():
         return None
-    low, high = moment[0] + SAME_STAMP, moment[-1] + SAME_STAMP
-    count = int(((stream.moment > low) & (stream.moment <= high)).sum())
-    every = int(step[-1] - step[0])
+    place = np.searchsorted(np.sort(stream.moment), moment + SAME_STAMP, side="right")
+    steps = np.diff(step)
+    within = steps > 0  # not across a simulator that was started again, which counts from 0
+    every, count = int(steps[within].sum()), int(np.diff(place)[within].sum())
     return max(every - count, 0) / every if every > 0 else None
 
 
@@ -75,7 +76,8 @@ def slower(signals: Signals) -> list[str]:
     if len(moment) < 2:
         return []
     steps, times = np.diff(step), np.diff(moment) * NANO
-    driven = times < PAUSE  # in a longer pause a simulator may be stopped
+    # In a longer pause a simulator may be stopped, and one that is started again counts from 0.
+    driven = (times < PAUSE) & (steps > 0)
     made, passed = int(steps[driven].sum()), times[driven].sum() / signals.interface.physics_dt
     if not 0 < made < SLOW * passed:
         return []

@@ -68,19 +68,21 @@ def track_yaw_rate(m: Motion, *, sigma: float) -> Floats:
     return kernel(m.yaw_rate[:, None] - m.command[:, 2:], sigma)
 
 
-def speed_along_command(m: Motion) -> Floats:
-    """Speed along the command as a part of it, from -1 to 1; 0 where none is told."""
+def speed_along_command(m: Motion, *, enough: float) -> Floats:
+    """Speed along the command as a part of `enough` of it, from -1 to 1; 0 where none is told."""
     told = sum_of_squares(m.command[:, :2])
     along = total(m.velocity[:, :2] * m.command[:, :2])
     moves = told > STILL**2
-    return np.where(moves, np.clip(along / np.where(moves, told, 1.0), -1.0, 1.0), 0.0)
+    part = along / np.where(moves, enough * told, 1.0)
+    return np.where(moves, np.clip(part, -1.0, 1.0), 0.0)
 
 
-def turn_along_command(m: Motion) -> Floats:
-    """Rate of turning along the command as a part of it, from -1 to 1; 0 where none is told."""
+def turn_along_command(m: Motion, *, enough: float) -> Floats:
+    """Rate of turning along the command as a part of `enough` of it, from -1 to 1; else 0."""
     told = m.command[:, 2]
     turns = np.abs(told) > STILL
-    return np.where(turns, np.clip(m.yaw_rate / np.where(turns, told, 1.0), -1.0, 1.0), 0.0)
+    part = m.yaw_rate / np.where(turns, enough * told, 1.0)
+    return np.where(turns, np.clip(part, -1.0, 1.0), 0.0)
 
 
 # Motion of the base ------------------------------------------------------------------------------
@@ -240,6 +242,7 @@ _LISTED = (
         "1",
         (COMMAND, *BODY),
         "Cheng et al. 2023 (Extreme Parkour) tracking_goal_vel, towards a goal",
+        {"enough": "part of the command that is paid in full; more is not paid for"},
         best=1.0,
     ),
     RewardTerm(
@@ -248,6 +251,7 @@ _LISTED = (
         "1",
         (COMMAND, "base_rates"),
         "the same for turning",
+        {"enough": "part of the command that is paid in full; more is not paid for"},
         best=1.0,
     ),
     RewardTerm(
