@@ -380,10 +380,8 @@ class SimNode(CoreNode):
             now = self._now_ns() if self.simulated else self.get_clock().now().nanoseconds
             if moves and self._new:
                 self._new = False
-                count, self._count = self._count, self._count + 1
-                self._applied.data = self._applied_layout.pack(
-                    count, self._moment, now * 1e-9, vectors=[self._received[0]]
-                )
+                applied, self._count = (self._count, self._moment, now * 1e-9), self._count + 1
+                self._applied.data = self._applied_layout.pack(*applied, vectors=self._received)
                 self._applied_publisher.publish(self._applied)
             self._send_sensors(now)
             again = self._done and bool(self.values["auto_reset"])

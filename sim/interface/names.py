@@ -15,7 +15,10 @@ LABEL = r"[A-Za-z0-9_][A-Za-z0-9_./-]*"
 UNIT = r"[A-Za-z0-9%°µ][A-Za-z0-9%°µ·²³ _/*^.()-]*"
 TOPIC = r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*"
 # Of our nodes and of every ROS graph. Whoever else used one would be taken for them.
-NODES = ("skill_node", "watchdog_node", "master_node", "recorder_node", "sim_node")
+NODES = (
+    *("skill_node", "watchdog_node", "master_node", "recorder_node", "sim_node"),
+    "joystick_node",
+)
 OWNED = (
     *("estop", "decision/request", "decision/response"),
     *("clock", "diagnostics", "rosout", "parameter_events"),
