@@ -101,8 +101,8 @@ def _check_terms(bundle: Bundle, interface: Interface) -> None:
         if there is None:
             raise UserError(
                 f"{bundle.source}: its skills need {kind} term {name!r}, which robot "
-                f"{interface.robot!r} does not have with this task family; use the robot that they "
-                "were trained for, or train skills for this one. It has: "
+                f"{interface.robot!r} does not have with this task family; give the robot that "
+                "they were trained for, or train skills for this one. It has: "
                 f"{', '.join(other for what, other in offered if what == kind)}"
             )
         if there != term:
@@ -110,14 +110,14 @@ def _check_terms(bundle: Bundle, interface: Interface) -> None:
             raise UserError(
                 f"{bundle.source}: {kind} term {name}{key} is {short(wanted, 100)} for its "
                 f"skills, and {short(given, 100)} for robot {interface.robot!r} with this family; "
-                "use the robot that they were trained for"
+                "give the robot that they were trained for"
             )
     for key in ("control_dt", "action_names", "computed"):
         wanted, given = getattr(bundle.interface, key), getattr(interface, key)
         if wanted != given:
             raise UserError(
                 f"{bundle.source}: {key} is {short(wanted, 100)} for its skills, and "
-                f"{short(given, 100)} for robot {interface.robot!r}; use the robot that they were "
+                f"{short(given, 100)} for robot {interface.robot!r}; give the robot that they were "
                 "trained for"
             )
 
