@@ -117,8 +117,8 @@ def _check_terms(bundle: Bundle, interface: Interface) -> None:
         if wanted != given:
             raise UserError(
                 f"{bundle.source}: {key} is {short(wanted, 100)} for its skills, and "
-                f"{short(given, 100)} for robot {interface.robot!r}; give the robot that they were "
-                "trained for"
+                f"{short(given, 100)} for robot {interface.robot!r}; give the robot that they "
+                "were trained for"
             )
 
 
