@@ -267,7 +267,7 @@ def test_a_task_that_does_not_fit_makes_no_case():
         (("play", "rooms", "-o", "a.gif", "--master", "corner-9"), "no master 'corner-9'"),
         (
             ("play", "rooms", "-o", "a.gif", "--master=corner-0", "--task=body_bandits/goal-0"),
-            "another interface than bundle 'rooms'",
+            "shows goals, which bundle 'rooms' does not observe",
         ),
         (("play", "rooms", "-o", "a.gif", "--robot", "rover"), "bundle 'rooms'"),
         (("play", "rooms"), "DISPLAY is not set; with -o FILE.mp4"),
