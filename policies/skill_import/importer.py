@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -175,15 +175,18 @@ def _read(file: Path, interface: Interface) -> ForeignPolicy:
     return policy
 
 
-def _together(given: Iterable[Mapping[str, Skill]]) -> dict[str, Skill]:
-    """All skills of all policies, by name."""
+def _together(given: Iterable[Iterable[tuple[str, Skill]]]) -> dict[str, Skill]:
+    """All skills of all policies, by name; made one by one, until they are too large."""
     made: dict[str, Skill] = {}
     for skills in given:
-        for name, skill in skills.items():
+        for name, skill in skills:
             if name in made:
+                file, other = skill.policy.file, made[name].policy.file
+                if file == other:
+                    raise UserError(f"{file}: it is given twice; give each once")
                 raise UserError(
-                    f"{skill.policy.file}: a skill {name!r} is in {made[name].policy.file} too; "
-                    "give one of them another name (in a description; those of a bundle are fixed)"
+                    f"{file}: a skill {name!r} is in {other} too; give one of them another name, "
+                    "in a description: those of a bundle are fixed"
                 )
             made[name] = skill
             every = sum(len(each.data) for each in made.values())
@@ -191,19 +194,15 @@ def _together(given: Iterable[Mapping[str, Skill]]) -> dict[str, Skill]:
     return made
 
 
-def _skills(policy: ForeignPolicy, interface: Interface) -> dict[str, Skill]:
-    """The skills of a policy, by name."""
-    made: dict[str, Skill] = {}
+def _skills(policy: ForeignPolicy, interface: Interface) -> Iterator[tuple[str, Skill]]:
+    """The skills of a policy with their names."""
     for name in policy.description.skills:
         where = str(policy.file)
         mapping = make_mapping(interface, policy.description, name, where)
         _check_sizes(policy, mapping, entries(interface, policy.description, name, where))
         data = join(policy.model, mapping, name, str(policy.path))
-        every = len(data) + sum(len(each.data) for each in made.values())
-        _check_file_size(len(data), every, len(made) + 1, policy.path)
         _check_graph(data, f"{policy.path}: skill {name!r}", mapping, interface)
-        made[name] = Skill(policy, mapping, data, Network(data, name), _origin(name, policy))
-    return made
+        yield name, Skill(policy, mapping, data, Network(data, name), _origin(name, policy))
 
 
 def _origin(skill: str, policy: ForeignPolicy) -> Origin:

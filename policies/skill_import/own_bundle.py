@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from policies.bundle.bundle import Bundle, pretrained_names
+from policies.bundle.bundle import Bundle
 from policies.bundle.manifest import Origin, sha256
 from policies.bundle.robot_compatibility import difference
 from policies.bundle.runtime import Network, load_skills
@@ -37,8 +38,8 @@ class OwnSkill:
         return self.network(rows)
 
 
-def skills_of(bundle: Bundle, interface: Interface) -> dict[str, Skill]:
-    """Returns the skills of a bundle for another interface of the same robot, by name.
+def skills_of(bundle: Bundle, interface: Interface) -> Iterator[tuple[str, Skill]]:
+    """Yields the skills of a bundle, with their names, for another interface of the same robot.
 
     A skill sees the elements that it was trained with, wherever they are in the other observation,
     and none of the others.
@@ -48,7 +49,6 @@ def skills_of(bundle: Bundle, interface: Interface) -> dict[str, Skill]:
             other actions.
     """
     mapping, networks = _mapping(bundle, interface), load_skills(bundle)
-    made = {}
     for k, name in enumerate(bundle.manifest.skills):
         path = bundle.source / bundle.manifest.skill_files[k]
         model = accepted(onnx.load_from_string(bundle.skills[k]), path)
@@ -56,8 +56,7 @@ def skills_of(bundle: Bundle, interface: Interface) -> dict[str, Skill]:
         digest = sha256(bundle.skills[k])
         policy = PolicyFile(bundle.source, path, model, digest, OwnSkill(networks[k]))
         origin = _origin(bundle, name, digest)
-        made[name] = Skill(policy, mapping, data, Network(data, name), origin)
-    return made
+        yield name, Skill(policy, mapping, data, Network(data, name), origin)
 
 
 def _origin(bundle: Bundle, skill: str, digest: str) -> Origin:
@@ -130,4 +129,5 @@ def _terms(interface: Interface) -> dict[tuple[str, str], ObservationTerm | Acti
 
 def is_bundle(given: Path) -> bool:
     """True if what was given names a bundle; false: the file of a description."""
-    return given.is_dir() or given.suffix.lower() == ".zip" or str(given) in pretrained_names()
+    named = not given.suffix and not given.is_file()  # as shipped ones are, or no such one
+    return named or given.is_dir() or given.suffix.lower() == ".zip"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mlsh_ros.messages.topics import APPLIED_COMMAND, OUTCOME, TRACE
-from mlsh_ros.sim2real.data.physics_steps import share_lost, slower
+from mlsh_ros.sim2real.data.physics_steps import share_lost, slower, step_numbers
 from mlsh_ros.sim2real.data.simulated_time import simulated_time
 from mlsh_ros.sim2real.data.window_plan import plan_for
 from mlsh_ros.sim2real.data.windows import make_windows
@@ -228,6 +228,18 @@ def test_steps_that_a_recorder_lost_are_counted(moving):
     assert max(m.nrmse for m in gap.measures if m.element.moves) < 0.01
     assert [f.kind for f in gap.findings] == ["lost"]
     assert gap.findings[0].value == pytest.approx(1 / 7, abs=0.01)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("wrong", [10**6, 2**52, -5])
+def test_a_number_of_a_step_that_cannot_be_is_not_counted_with(moving, wrong):
+    """A damaged recording may say any number, and costs neither time nor a wrong comparison."""
+    signals = Robot(moving, seed=5, simulator=True).drive("goal-1", sessions=1).signals()
+    stamps = next(s for s in signals.streams if "position" in s.fields).moment
+    assert step_numbers(signals, stamps) is not None
+    steps = signals.applied_step.copy()
+    steps[len(steps) // 2] += wrong
+    assert step_numbers(replace(signals, applied_step=steps), stamps) is None
 
 
 def test_what_a_simulator_sends_is_counted_where_it_can_be(moving):

@@ -572,7 +572,7 @@ def test_a_term_that_differs_is_named_whichever_else_has_its_name(kind, name):
     changed = [replace(t, **{key: 0.1}) if t.name == name else t for t in terms]
     other = replace(bundle.interface, **{kind: tuple(changed)})
     with pytest.raises(UserError, match=rf"{kind} term {name}\.{key}.* for its skills, and"):
-        skills_of(bundle, other)
+        list(skills_of(bundle, other))
 
 
 def test_limits_of_single_skills_are_taken_with_them(tmp_path):
@@ -596,7 +596,23 @@ def test_what_the_skills_of_a_bundle_need_and_the_family_does_not_show_is_named(
         taken(Path("moving_bandits"), "rooms", tmp_path / "bundle")
     with pytest.raises(UserError, match=r"observation term 'position'.* It has: .*joint_position"):
         taken(Path("rooms"), "reach", tmp_path / "bundle", robot="arm")
+    with pytest.raises(UserError, match=r"no bundle 'rums'.*Valid: .*rooms"):
+        taken(Path("rums"), "ring_bandits", tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_that_is_given_twice_is_named_once(tmp_path):
+    with pytest.raises(UserError, match=r"rooms: it is given twice; give each once$"):
+        import_skills(
+            [Path("rooms"), Path("rooms")],
+            "omni",
+            "ring_bandits",
+            tmp_path / "bundle",
+            name="taken",
+            decision_ticks=10,
+            decision_lead=1,
+            facts={"command": "test", "versions": {}, "commit": None},
+        )
 
 
 def test_a_task_that_shows_more_than_a_bundle_observes_says_how_to_take_its_skills():

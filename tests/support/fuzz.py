@@ -407,7 +407,7 @@ def read_policy_of_leapp(path: Path) -> None:
     (path.parent / "leapp.yaml").write_text(dump_yaml(data))
     given = LeappDescription("leapp.yaml", "MIT", "a test", SKILLS)
     interface = read_interface(ROBOTS / "go2" / "robot.yaml")
-    importer._skills(translate(given, path, interface), interface)
+    list(importer._skills(translate(given, path, interface), interface))
 
 
 def read_params(path: Path) -> None:

@@ -25,7 +25,8 @@ def step_numbers(signals: Signals, shown: Ints) -> Ints | None:
         shown: (n,) ns, different stamps in ascending order.
 
     Returns:
-        None if the simulator does not say it, or not of these sensors.
+        None if the simulator does not say it, not of these sensors, or of more steps than the
+        recorder can have lost within a segment.
     """
     moment, step = signals.applied_moment, signals.applied_step
     if not len(shown) or not len(moment) or (np.diff(moment) < 0).any():
@@ -37,7 +38,8 @@ def step_numbers(signals: Signals, shown: Ints) -> Ints | None:
     if not len(place) or (np.diff(place) < 1).any():
         return None
     missing = np.diff(step) - np.diff(place)
-    if (missing < 0).any():
+    # A file may say any number: more steps than a pause that ends a segment has are none.
+    if (missing < 0).any() or (missing * signals.interface.physics_dt > PAUSE).any():
         return None
     steps = np.ones(len(shown) - 1, np.int64)  # from each stamp to the next one
     for j in np.flatnonzero(missing):
