@@ -62,7 +62,7 @@ PROFILES = {
         hold=4, arm=0, start=9, stop=3, disarm=8, reset=2, emergency_stop=1, next_master=5
     ),
 }
-# What the pressing of a button asks for, by the services of skill_node or its emergency stop.
+# Buttons that call the service of skill_node with their name.
 SERVICES = ("arm", "start", "stop", "disarm", "reset")
 
 
@@ -150,7 +150,7 @@ class Joystick:
 
     @property
     def holds(self) -> bool:
-        """True if the dead-man's switch is held, and was pressed since the joystick is there."""
+        """True if the dead-man's switch is held, and was released since the joystick is there."""
         return self._released and self._pressed.get("hold", False)
 
     def look(self, now: float, state: State | None) -> Asked:

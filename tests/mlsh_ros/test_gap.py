@@ -255,6 +255,10 @@ def test_what_a_simulator_sends_is_counted_where_it_can_be(moving):
     restarted = replace(signals, applied_step=steps)
     assert share_lost(restarted, third) == pytest.approx(1 / 3, abs=0.02)
     assert slower(restarted) == slower(signals) == []
+    damaged = signals.applied_step.copy()
+    damaged[again:] += 2**40
+    wrong = replace(signals, applied_step=damaged)
+    assert share_lost(wrong, third) == pytest.approx(1 / 3, abs=0.02)
     assert share_lost(signals, replace(stream, moment=0 * stream.moment)) is None
 
 

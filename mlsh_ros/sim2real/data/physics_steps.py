@@ -9,6 +9,7 @@ from mlsh_ros.sim2real.data.tick_moments import NANO, Ints
 from sim.interface import Floats
 
 SAME_STAMP = 1000  # ns; a float64 of seconds since 1970 differs by up to 240 ns
+MADE_UP = 2.0  # s; sim_node makes up for one second at most
 SLOW = 0.95  # of the physics steps of real time: below, a note says so
 
 
@@ -66,8 +67,10 @@ def share_lost(signals: Signals, stream: SignalStream) -> float | None:
     if len(moment) < 2 or (np.diff(moment) < 0).any() or not (stream.moment > 0).all():
         return None
     place = np.searchsorted(np.sort(stream.moment), moment + SAME_STAMP, side="right")
-    steps = np.diff(step)
-    within = steps > 0  # not across a simulator that was started again, which counts from 0
+    steps, times = np.diff(step), np.diff(moment) * NANO
+    # Not across a simulator that was started again, which counts from 0, nor with a number that
+    # cannot be.
+    within = (steps > 0) & (steps * signals.interface.physics_dt < times + MADE_UP)
     every, count = int(steps[within].sum()), int(np.diff(place)[within].sum())
     return max(every - count, 0) / every if every > 0 else None
 
